@@ -1,0 +1,20 @@
+// equinorm: normalization for neural networks, audited. One file a subcommand.
+#include <fmt/core.h>
+
+#include <exception>
+
+#include "commands.hpp"
+
+int main(int argc, char** argv) {
+  CLI::App app{"Normalization for neural networks: kernels, a CPU trainer, and an audit of the claims about them."};
+  app.require_subcommand(1);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "equinorm: {}\n", error.what());
+    return 1;
+  }
+  return 0;
+}

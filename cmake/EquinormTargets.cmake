@@ -1,0 +1,42 @@
+# How every target of the tree is made: the same warnings, the same include root, tests registered one by one.
+
+add_library(equinorm_options INTERFACE)
+target_include_directories(equinorm_options INTERFACE
+  $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src>)
+target_compile_options(equinorm_options INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wold-style-cast -Wnon-virtual-dtor
+  -Woverloaded-virtual -Werror
+  # No contraction: a fused multiply-add where the source has two roundings would tie bits to the instruction set.
+  -ffp-contract=off)
+if(EQUINORM_SANITIZE)
+  target_compile_options(equinorm_options INTERFACE -fsanitize=${EQUINORM_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  target_link_options(equinorm_options INTERFACE -fsanitize=${EQUINORM_SANITIZE})
+endif()
+
+# equinorm_library(NAME SOURCES … LINK …): a static library of one folder; LINK names the folders below it.
+function(equinorm_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
+  if(ARG_SOURCES)
+    add_library(${name} STATIC ${ARG_SOURCES})
+    target_link_libraries(${name} PUBLIC equinorm_options ${ARG_LINK})
+  else()
+    add_library(${name} INTERFACE)
+    target_link_libraries(${name} INTERFACE equinorm_options ${ARG_LINK})
+  endif()
+endfunction()
+
+# equinorm_test(NAME SOURCES … LINK …): a GoogleTest program whose cases ctest lists one by one.
+function(equinorm_test name)
+  if(NOT EQUINORM_TESTS)
+    return()
+  endif()
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;LINK" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE ${ARG_LINK} GTest::gtest_main)
+  target_compile_definitions(${name} PRIVATE EQUINORM_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  include(GoogleTest)
+  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT ${ARG_TIMEOUT})
+endfunction()

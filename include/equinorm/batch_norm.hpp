@@ -1,0 +1,112 @@
+// Batch normalization: statistics per channel over all rows (Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 1).
+//
+//   forward    y = act(γ·x̂ + β + r),  x̂ = (x − μ_B) / √(σ²_B + ε),  μ_B, σ²_B: mean and biased variance of the batch
+//   inference  the same with running statistics in place of μ_B, σ²_B
+//   backward   g  = dy where the activation passed its input, else 0          (= dr, the gradient of the residual)
+//              dβ = Σ g,   dγ = Σ g·x̂,   dx = γ/√(σ²_B + ε) · (g − dβ/m − x̂·dγ/m)
+//
+// Tensors are dense, rank 2–5, channels-last [N, spatial…, C] or channels-first [N, C, spatial…]; every tensor of a
+// call has the same shape and layout. m = elements / C values per channel. Statistics are in double. The results depend
+// on shapes and values alone: not on threads, nor on the instruction set, nor on alignment.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "equinorm/execution.hpp"
+#include "equinorm/status.hpp"
+#include "equinorm/tensor.hpp"
+
+namespace equinorm {
+
+enum class Activation { none, relu };
+
+/// What is done with a batch whose statistics are not finite. Running statistics take it in only under `propagate`.
+enum class NonFinitePolicy {
+  error,      ///< the call fails with StatusCode::non_finite before anything is written
+  skip,       ///< y is computed, running statistics stay, RunningStatistics::skipped counts it
+  propagate,  ///< as PyTorch does: the running statistics are poisoned
+};
+
+/// What is done in training with one element per channel (m = 1), whose x̂ is 0 whatever x is.
+enum class SingleValuePolicy {
+  error,  ///< StatusCode::too_few_values
+  allow,  ///< y = act(β + r); running statistics take the mean, and keep their variance if it is unbiased (0/0)
+};
+
+enum class VarianceKind {
+  biased,    ///< Σ(x−μ)²/m, the note's
+  unbiased,  ///< Σ(x−μ)²/(m−1), what PyTorch keeps in its running variance
+};
+
+struct BatchNormOptions {
+  double epsilon = 1e-5;  ///< inside the root; at least 1e-30
+  Activation activation = Activation::none;
+  NonFinitePolicy non_finite = NonFinitePolicy::error;
+  SingleValuePolicy single_value = SingleValuePolicy::error;
+};
+
+/// γ and β, [channels] each; nullptr stands for all ones and all zeros.
+struct BatchNormAffine {
+  const float* gamma = nullptr;
+  const float* beta = nullptr;
+};
+
+/// The batch's statistics, [channels] each: written by forward, read by backward.
+struct BatchNormStatistics {
+  double* mean = nullptr;
+  double* variance = nullptr;  ///< biased, without ε
+};
+
+/// How a batch enters the running statistics: running = (1 − w)·running + w·batch.
+struct RunningOptions {
+  double running_weight = 0.1;  ///< w, the weight of the NEW value. The note's α = 0.9 is 1 − w.
+  bool cumulative = false;      ///< w = 1/(batches seen, this one included): the plain average of all batches
+  VarianceKind variance = VarianceKind::unbiased;
+
+  // The dialects in use, spelt out: what each calls momentum, and which variance it keeps.
+  static RunningOptions note(double alpha = 0.9) { return {1.0 - alpha, false, VarianceKind::biased}; }
+  static RunningOptions torch(double momentum = 0.1) { return {momentum, false, VarianceKind::unbiased}; }
+  static RunningOptions keras(double momentum = 0.99) { return {1.0 - momentum, false, VarianceKind::biased}; }
+  static RunningOptions onnx(double momentum = 0.9) { return {1.0 - momentum, false, VarianceKind::biased}; }
+};
+
+/// Running statistics, [channels] each, and how many batches they hold.
+struct RunningStatistics {
+  float* mean = nullptr;
+  float* variance = nullptr;
+  std::uint64_t batches = 0;  ///< batches taken in
+  std::uint64_t skipped = 0;  ///< non-finite batches left out (NonFinitePolicy::skip)
+  RunningOptions options{};
+};
+
+/// Scratch that forward and backward need for this shape, in bytes.
+std::size_t batch_norm_workspace_bytes(const Shape& shape, Layout layout);
+
+/// Training forward. residual and running may be absent. y may be x or residual (in place). statistics is required.
+/// An empty batch (m = 0, some extent but not C is 0) is too_few_values whatever the policy.
+Status batch_norm_forward(const BatchNormOptions& options, TensorView<const float> x, const BatchNormAffine& affine,
+                          TensorView<const float> residual, TensorView<float> y, const BatchNormStatistics& statistics,
+                          RunningStatistics* running, const Execution& execution = {});
+
+/// Inference forward with given statistics (mean, variance: [channels]); a row's result does not depend on other rows.
+/// y may be x or residual. An empty batch is fine.
+Status batch_norm_inference(const BatchNormOptions& options, TensorView<const float> x, const BatchNormAffine& affine,
+                            const float* mean, const float* variance, TensorView<const float> residual,
+                            TensorView<float> y, const Execution& execution = {});
+
+/// The gradients of the parameters, [channels] each; nullptr leaves one out.
+struct BatchNormGradients {
+  float* gamma = nullptr;
+  float* beta = nullptr;
+};
+
+/// Backward of training forward. x and statistics are forward's. `y`, forward's output, is read only with an activation
+/// over a residual (the mask is otherwise recomputed from x) and may be absent else. dresidual (absent: not wanted)
+/// receives the gradient of the residual. dx may be dy or x; dresidual may be dy if dx is not.
+Status batch_norm_backward(const BatchNormOptions& options, TensorView<const float> x, TensorView<const float> y,
+                           TensorView<const float> dy, const BatchNormAffine& affine,
+                           const BatchNormStatistics& statistics, TensorView<float> dx, TensorView<float> dresidual,
+                           const BatchNormGradients& gradients, const Execution& execution = {});
+
+}  // namespace equinorm

@@ -1,0 +1,7 @@
+// Equinorm: normalization for neural networks. This header includes every operation.
+#pragma once
+
+#include "equinorm/batch_norm.hpp"
+#include "equinorm/execution.hpp"
+#include "equinorm/status.hpp"
+#include "equinorm/tensor.hpp"

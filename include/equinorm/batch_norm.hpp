@@ -23,7 +23,7 @@ enum class Activation { none, relu };
 
 /// What is done with a batch whose statistics are not finite. Running statistics take it in only under `propagate`.
 enum class NonFinitePolicy {
-  error,      ///< the call fails with StatusCode::non_finite before anything is written
+  error,      ///< the call fails with StatusCode::non_finite; running statistics stay, y may be partly written
   skip,       ///< y is computed, running statistics stay, RunningStatistics::skipped counts it
   propagate,  ///< as PyTorch does: the running statistics are poisoned
 };
@@ -101,8 +101,8 @@ struct BatchNormGradients {
   float* beta = nullptr;
 };
 
-/// Backward of training forward. x and statistics are forward's. `y`, forward's output, is read only with an activation
-/// over a residual (the mask is otherwise recomputed from x) and may be absent else. dresidual (absent: not wanted)
+/// Backward of training forward. x and statistics are forward's. `y`, forward's output, is needed where an activation
+/// stands over a residual; if it is absent, the mask is computed again from x. dresidual (absent: not wanted)
 /// receives the gradient of the residual. dx may be dy or x; dresidual may be dy if dx is not.
 Status batch_norm_backward(const BatchNormOptions& options, TensorView<const float> x, TensorView<const float> y,
                            TensorView<const float> dy, const BatchNormAffine& affine,

@@ -11,11 +11,10 @@
 
 namespace equinorm::parallel_detail {
 
-void run(std::size_t blocks, int threads, BlockFunction function, const void* context) {
+void run(std::size_t blocks, int threads, RangeFunction function, const void* context) {
   const std::size_t workers = std::min(blocks, static_cast<std::size_t>(std::max(threads, 1)));
   const auto work = [&](std::size_t worker) {
-    const std::size_t begin = blocks * worker / workers, end = blocks * (worker + 1) / workers;
-    for (std::size_t block = begin; block < end; ++block) function(context, block);
+    function(context, blocks * worker / workers, blocks * (worker + 1) / workers);
   };
   if (workers <= 1) {
     if (blocks > 0) work(0);

@@ -7,17 +7,27 @@
 namespace equinorm {
 
 namespace parallel_detail {
-using BlockFunction = void (*)(const void* context, std::size_t block);
-void run(std::size_t blocks, int threads, BlockFunction function, const void* context);
+using RangeFunction = void (*)(const void* context, std::size_t begin, std::size_t end);
+void run(std::size_t blocks, int threads, RangeFunction function, const void* context);
 }  // namespace parallel_detail
 
-/// Calls body(block) once for each block in 0 … blocks−1, on at most `threads` threads, each taking a contiguous range
-/// in ascending order; returns when all are done. body must not throw.
+/// Calls body(begin, end) for disjoint ranges that cover the blocks 0 … blocks−1, on at most `threads` threads; returns
+/// when all are done. The same (blocks, threads) gives a thread the same range again: it finds it in its caches. body
+/// must not throw.
+template <class Body>
+void parallel_ranges(std::size_t blocks, int threads, const Body& body) {
+  parallel_detail::run(
+      blocks, threads,
+      [](const void* context, std::size_t begin, std::size_t end) { (*static_cast<const Body*>(context))(begin, end); },
+      &body);
+}
+
+/// Calls body(block) once for each block in 0 … blocks−1, each thread going up its range.
 template <class Body>
 void parallel_for(std::size_t blocks, int threads, const Body& body) {
-  parallel_detail::run(
-      blocks, threads, [](const void* context, std::size_t block) { (*static_cast<const Body*>(context))(block); },
-      &body);
+  parallel_ranges(blocks, threads, [&body](std::size_t begin, std::size_t end) {
+    for (std::size_t block = begin; block < end; ++block) body(block);
+  });
 }
 
 }  // namespace equinorm

@@ -1,0 +1,86 @@
+// The shapes and values that batch norm is tested on; each row says why it is there.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "core/philox.hpp"
+#include "equinorm/tensor.hpp"
+
+namespace equinorm::cases {
+
+struct ShapeCase {
+  Shape shape;
+  Layout layout;
+  const char* why;
+};
+
+inline const std::vector<ShapeCase>& shapes() {
+  constexpr Layout last = Layout::channels_last, first = Layout::channels_first;
+  static const std::vector<ShapeCase> table = {
+      {{2, 1}, last, "the smallest batch of one channel"},
+      {{2, 3}, last, "fewer columns than any vector has lanes"},
+      {{5, 16}, last, "one vector of floats"},
+      {{7, 17}, last, "a vector and one column"},
+      {{128, 100}, last, "the digits net: rows that are not whole cache lines"},
+      {{33, 64}, last, "one strip of columns, an odd number of rows"},
+      {{4099, 1}, last, "one channel: rows folded 64 at a time, and a tail"},
+      {{12321, 3}, last, "three channels folded to 192 columns, and a tail"},
+      {{5000, 7}, last, "seven channels folded to 448 columns, and a tail"},
+      {{1100, 60}, last, "60 channels folded to 960 columns"},
+      {{4200, 65}, last, "65 channels folded to 4160 columns"},
+      {{9000, 64}, last, "more than one chunk of rows"},
+      {{150, 2048}, last, "wide rows, more than one chunk"},
+      {{40, 9001}, last, "wider than what is folded"},
+      {{3, 5, 7, 20}, last, "rank 4"},
+      {{2, 3, 4, 5, 6}, last, "rank 5"},
+      {{6, 10}, first, "rank 2 channels-first is a matrix"},
+      {{2, 3, 1}, first, "one value per plane"},
+      {{4, 5, 3}, first, "planes shorter than any vector"},
+      {{3, 4, 7, 7}, first, "planes of 49: a vector and a rest"},
+      {{2, 3, 31}, first, "one value less than the fixed lanes"},
+      {{2, 3, 33}, first, "one value more than the fixed lanes"},
+      {{9, 40, 14, 14}, first, "more channels than units: fused"},
+      {{64, 40, 20, 20}, first, "more than one piece per channel"},
+      {{3, 2, 260, 260}, first, "channels cut into parts, pieces within a plane"},
+      {{2, 1, 9000}, first, "a plane longer than a block"},
+      {{2, 2, 3, 4, 5}, first, "rank 5"},
+  };
+  return table;
+}
+
+struct ValueCase {
+  const char* name;
+  double mean;  ///< in units of σ for an index-free normal
+  double sigma;
+  const char* why;
+};
+
+inline const std::vector<ValueCase>& values() {
+  static const std::vector<ValueCase> table = {
+      {"normal", 0, 1, "what training sees"},
+      {"mean_1e3", 1e3, 1, "E[x²] − E[x]² in float has lost everything here"},
+      {"mean_1e6", 1e6, 1, "σ is 16 steps of a float"},
+      {"mean_-1e6", -1e6, 1, "the same below zero"},
+      {"small", 1e-3, 1e-6, "σ² beside ε"},
+      {"denormal", 0, 1e-39, "denormal inputs"},
+      {"large", 1e15, 1e15, "far from one"},
+      {"huge", 0, 1e36, "differences near the largest float: the careful path"},
+      {"huge_mean", 1e36, 1e30, "a mean of 2^120"},
+      {"constant", 3.25, 0, "no variance: x̂ = 0 exactly"},
+  };
+  return table;
+}
+
+/// Values of a case: normal, channel by channel the same distribution.
+inline std::vector<float> make(const ValueCase& value, std::size_t count, std::uint64_t seed) {
+  const Philox random(seed, 1);
+  std::vector<float> x(count);
+  for (std::size_t i = 0; i < count; ++i) x[i] = static_cast<float>(value.mean + value.sigma * random.normal(i));
+  return x;
+}
+
+}  // namespace equinorm::cases

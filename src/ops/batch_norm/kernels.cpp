@@ -1,0 +1,320 @@
+#include "ops/batch_norm/kernels.hpp"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "ops/batch_norm/kernels.cpp"
+#include <hwy/foreach_target.h>  // compiles what follows once per instruction set
+#include <hwy/highway.h>
+
+#include "reduce/columns-inl.hpp"
+#include "reduce/segments-inl.hpp"
+#include "simd/simd-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace equinorm {
+namespace HWY_NAMESPACE {
+namespace {
+
+using batch_norm::BackwardTensors;
+using batch_norm::Block;
+using batch_norm::Coefficients;
+using batch_norm::ForwardTensors;
+using batch_norm::Mask;
+
+template <auto value>
+using Static = std::integral_constant<decltype(value), value>;
+
+/// Calls f with a compile-time true or false.
+template <class F>
+HWY_INLINE void WithBool(bool value, const F& f) {
+  if (value) {
+    f(Static<true>());
+  } else {
+    f(Static<false>());
+  }
+}
+
+template <class F>
+HWY_INLINE void WithMask(Mask mask, const F& f) {
+  switch (mask) {
+    case Mask::none:
+      return f(Static<Mask::none>());
+    case Mask::input:
+      return f(Static<Mask::input>());
+    case Mask::output:
+      return f(Static<Mask::output>());
+  }
+}
+
+// --- One vector. `count` is Lanes(d) for a whole vector; fewer are loaded and stored alone. ---
+
+template <class D>
+HWY_INLINE hn::Vec<D> LoadCount(D d, const float* p, std::size_t count) {
+  return count == hn::Lanes(d) ? hn::LoadU(d, p) : LoadFirst(d, p, count);
+}
+
+template <bool kStream, class D>
+HWY_INLINE void StoreCount(hn::Vec<D> v, D d, float* p, std::size_t count) {
+  if (count != hn::Lanes(d)) {
+    StoreFirst(v, d, p, count);
+  } else if constexpr (kStream && hn::MaxLanes(D()) == hn::MaxLanes(F32())) {
+    hn::Stream(v, d, p);
+  } else {
+    hn::StoreU(v, d, p);
+  }
+}
+
+/// max(v, 0), and NaN for NaN.
+template <class D>
+HWY_INLINE hn::Vec<D> Relu(D d, hn::Vec<D> v) {
+  return hn::IfThenZeroElse(hn::Lt(v, hn::Zero(d)), v);
+}
+
+/// A channel's coefficients in registers; scale and shift may stay unread.
+template <class D>
+struct Normalizer {
+  hn::Vec<D> mean_hi, mean_lo, scale, shift;
+
+  HWY_INLINE hn::Vec<D> Center(hn::Vec<D> x) const { return hn::Sub(hn::Sub(x, mean_hi), mean_lo); }
+  HWY_INLINE hn::Vec<D> Affine(hn::Vec<D> difference) const { return hn::Add(hn::Mul(difference, scale), shift); }
+};
+
+template <bool kRelu, bool kResidual, bool kStream, class D>
+HWY_INLINE void NormalizeVector(D d, const ForwardTensors& t, std::size_t at, std::size_t count,
+                                const Normalizer<D>& normalizer) {
+  auto y = normalizer.Affine(normalizer.Center(LoadCount(d, t.x + at, count)));
+  if constexpr (kResidual) y = hn::Add(y, LoadCount(d, t.residual + at, count));
+  if constexpr (kRelu) y = Relu(d, y);
+  StoreCount<kStream>(y, d, t.y + at, count);
+}
+
+/// dy where the activation let its input pass. The input is computed again to the same bits as in forward.
+template <Mask kMask, class D>
+HWY_INLINE hn::Vec<D> MaskedGradient(D d, const BackwardTensors& t, std::size_t at, std::size_t count,
+                                     hn::Vec<D> difference, const Normalizer<D>& normalizer) {
+  const auto dy = LoadCount(d, t.dy + at, count);
+  if constexpr (kMask == Mask::input) {
+    return hn::IfThenZeroElse(hn::Le(normalizer.Affine(difference), hn::Zero(d)), dy);
+  } else if constexpr (kMask == Mask::output) {
+    return hn::IfThenZeroElse(hn::Le(LoadCount(d, t.y + at, count), hn::Zero(d)), dy);
+  } else {
+    return dy;
+  }
+}
+
+template <class D>
+struct Differentiator {
+  Normalizer<D> normalizer;
+  hn::Vec<D> g_hi, g_lo, slope;
+};
+
+template <Mask kMask, bool kResidual, bool kStream, class D>
+HWY_INLINE void GradientVector(D d, const BackwardTensors& t, std::size_t at, std::size_t count,
+                               const Differentiator<D>& c) {
+  const auto difference = c.normalizer.Center(LoadCount(d, t.x + at, count));
+  const auto g = MaskedGradient<kMask>(d, t, at, count, difference, c.normalizer);
+  if constexpr (kResidual) StoreCount<false>(g, d, t.dresidual + at, count);
+  const auto centered = hn::Sub(hn::Sub(g, c.g_hi), c.g_lo);
+  const auto dx = hn::Mul(hn::Sub(centered, hn::Mul(difference, c.slope)), c.normalizer.scale);
+  StoreCount<kStream>(dx, d, t.dx + at, count);
+}
+
+/// Coefficients of the columns from c on, or of a channel for all lanes.
+struct PerColumn {
+  template <class D>
+  static HWY_INLINE hn::Vec<D> Get(D d, const float* p, std::size_t c) {
+    return hn::LoadU(d, p + c);
+  }
+};
+struct PerChannel {
+  template <class D>
+  static HWY_INLINE hn::Vec<D> Get(D d, const float* p, std::size_t) {
+    return hn::Set(d, *p);
+  }
+};
+
+template <class Get, class D>
+HWY_INLINE Normalizer<D> GetNormalizer(D d, const Coefficients& k, std::size_t c) {
+  return {Get::Get(d, k.mean_hi, c), Get::Get(d, k.mean_lo, c), Get::Get(d, k.scale, c), Get::Get(d, k.shift, c)};
+}
+
+template <class Get, class D>
+HWY_INLINE Differentiator<D> GetDifferentiator(D d, const Coefficients& k, std::size_t c) {
+  return {GetNormalizer<Get>(d, k, c), Get::Get(d, k.g_hi, c), Get::Get(d, k.g_lo, c), Get::Get(d, k.slope, c)};
+}
+
+// --- Columns. ---
+
+/// Vectors side by side whose coefficients are held in registers: AVX-512 has 32.
+constexpr std::size_t kForwardStrip = HWY_TARGET <= HWY_AVX3 ? 4 : 2;
+constexpr std::size_t kBackwardStrip = HWY_TARGET <= HWY_AVX3 ? 2 : 1;
+
+void ColumnMoments(const float* x, const Block& block, std::size_t count, double* mean, double* m2) {
+  AccumulateColumnMoments(x, block.rows, block.stride, block.columns, count, mean, m2);
+}
+
+void NormalizeColumns(const ForwardTensors& t, const Block& block, const Coefficients& k) {
+  WithBool(t.relu, [&](auto relu) HWY_ATTR {
+    WithBool(t.residual != nullptr, [&](auto residual) HWY_ATTR {
+      WithBool(t.stream, [&](auto stream) HWY_ATTR {
+        ForEachStrip<kForwardStrip>(F32(), block.columns, [&](auto d, auto vectors, std::size_t column) HWY_ATTR {
+          constexpr std::size_t kVectors = vectors;
+          const std::size_t lanes = hn::Lanes(d);
+          Normalizer<decltype(d)> normalizer[kVectors];
+          for (std::size_t v = 0; v < kVectors; ++v) {
+            normalizer[v] = GetNormalizer<PerColumn>(d, k, column + v * lanes);
+          }
+          for (std::size_t r = 0; r < block.rows; ++r) {
+            for (std::size_t v = 0; v < kVectors; ++v) {
+              NormalizeVector<relu, residual, stream>(d, t, r * block.stride + column + v * lanes, lanes,
+                                                      normalizer[v]);
+            }
+          }
+        });
+      });
+    });
+  });
+}
+
+void ColumnDots(const BackwardTensors& t, const Block& block, const Coefficients& k, double* sum, double* dot) {
+  WithMask(t.mask, [&](auto mask) HWY_ATTR {
+    const auto gradient = [&](auto d, std::size_t at, std::size_t column, auto difference) HWY_ATTR {
+      const auto normalizer = GetNormalizer<PerColumn>(d, k, column);
+      return MaskedGradient<mask>(d, t, at, hn::Lanes(d), difference, normalizer);
+    };
+    AccumulateColumnDots(t.x, block.rows, block.stride, block.columns, k.mean_hi, k.mean_lo, gradient, sum, dot);
+  });
+}
+
+void GradientColumns(const BackwardTensors& t, const Block& block, const Coefficients& k) {
+  WithMask(t.mask, [&](auto mask) HWY_ATTR {
+    WithBool(t.dresidual != nullptr, [&](auto residual) HWY_ATTR {
+      WithBool(t.stream, [&](auto stream) HWY_ATTR {
+        ForEachStrip<kBackwardStrip>(F32(), block.columns, [&](auto d, auto vectors, std::size_t column) HWY_ATTR {
+          constexpr std::size_t kVectors = vectors;
+          const std::size_t lanes = hn::Lanes(d);
+          Differentiator<decltype(d)> differentiator[kVectors];
+          for (std::size_t v = 0; v < kVectors; ++v) {
+            differentiator[v] = GetDifferentiator<PerColumn>(d, k, column + v * lanes);
+          }
+          for (std::size_t r = 0; r < block.rows; ++r) {
+            for (std::size_t v = 0; v < kVectors; ++v) {
+              GradientVector<mask, residual, stream>(d, t, r * block.stride + column + v * lanes, lanes,
+                                                     differentiator[v]);
+            }
+          }
+        });
+      });
+    });
+  });
+}
+
+// --- Segments. ---
+
+/// Calls body(offset, count) for the vectors of every segment.
+template <class D, class Body>
+HWY_INLINE void ForEachVector(D d, const Block& block, const Body& body) {
+  const std::size_t lanes = hn::Lanes(d);
+  for (std::size_t s = 0; s < block.rows; ++s) {
+    const std::size_t begin = s * block.stride;
+    std::size_t i = 0;
+    for (; i + lanes <= block.columns; i += lanes) body(begin + i, lanes);
+    if (i < block.columns) body(begin + i, block.columns - i);
+  }
+}
+
+void NormalizeSegments(const ForwardTensors& t, const Block& block, const Coefficients& k) {
+  constexpr F32 d;
+  const auto normalizer = GetNormalizer<PerChannel>(d, k, 0);
+  WithBool(t.relu, [&](auto relu) HWY_ATTR {
+    WithBool(t.residual != nullptr, [&](auto residual) HWY_ATTR {
+      WithBool(t.stream, [&](auto stream) HWY_ATTR {
+        ForEachVector(d, block, [&](std::size_t at, std::size_t count) HWY_ATTR {
+          NormalizeVector<relu, residual, stream>(d, t, at, count, normalizer);
+        });
+      });
+    });
+  });
+}
+
+void SegmentDotSums(const BackwardTensors& t, const Block& block, const Coefficients& k, double* sum, double* dot) {
+  WithMask(t.mask, [&](auto mask) HWY_ATTR {
+    const auto normalizer = GetNormalizer<PerChannel>(F32Half(), k, 0);
+    const auto gradient = [&](auto d, std::size_t at, std::size_t count, auto difference)
+                              HWY_ATTR { return MaskedGradient<mask>(d, t, at, count, difference, normalizer); };
+    const Dots dots = SegmentDots(t.x, block.rows, block.stride, block.columns, *k.mean_hi, *k.mean_lo, gradient);
+    *sum += dots.sum;
+    *dot += dots.dot;
+  });
+}
+
+void GradientSegments(const BackwardTensors& t, const Block& block, const Coefficients& k) {
+  constexpr F32 d;
+  const auto differentiator = GetDifferentiator<PerChannel>(d, k, 0);
+  WithMask(t.mask, [&](auto mask) HWY_ATTR {
+    WithBool(t.dresidual != nullptr, [&](auto residual) HWY_ATTR {
+      WithBool(t.stream, [&](auto stream) HWY_ATTR {
+        ForEachVector(d, block, [&](std::size_t at, std::size_t count) HWY_ATTR {
+          GradientVector<mask, residual, stream>(d, t, at, count, differentiator);
+        });
+      });
+    });
+  });
+}
+
+Moments SegmentMomentsOf(const float* x, const Block& block) {
+  return SegmentMoments(x, block.rows, block.stride, block.columns);
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace equinorm
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace equinorm {
+HWY_EXPORT(ColumnMoments);
+HWY_EXPORT(MergeColumnMoments);
+HWY_EXPORT(NormalizeColumns);
+HWY_EXPORT(ColumnDots);
+HWY_EXPORT(GradientColumns);
+HWY_EXPORT(SegmentMomentsOf);
+HWY_EXPORT(NormalizeSegments);
+HWY_EXPORT(SegmentDotSums);
+HWY_EXPORT(GradientSegments);
+
+namespace batch_norm {
+
+void column_moments(const float* x, const Block& block, std::size_t count, double* mean, double* m2) {
+  HWY_DYNAMIC_DISPATCH(ColumnMoments)(x, block, count, mean, m2);
+}
+void merge_column_moments(std::size_t columns, std::size_t count, double* mean, double* m2, std::size_t other_count,
+                          const double* other_mean, const double* other_m2) {
+  HWY_DYNAMIC_DISPATCH(MergeColumnMoments)(columns, count, mean, m2, other_count, other_mean, other_m2);
+}
+void normalize_columns(const ForwardTensors& tensors, const Block& block, const Coefficients& coefficients) {
+  HWY_DYNAMIC_DISPATCH(NormalizeColumns)(tensors, block, coefficients);
+}
+void column_dots(const BackwardTensors& tensors, const Block& block, const Coefficients& coefficients, double* sum,
+                 double* dot) {
+  HWY_DYNAMIC_DISPATCH(ColumnDots)(tensors, block, coefficients, sum, dot);
+}
+void gradient_columns(const BackwardTensors& tensors, const Block& block, const Coefficients& coefficients) {
+  HWY_DYNAMIC_DISPATCH(GradientColumns)(tensors, block, coefficients);
+}
+Moments segment_moments(const float* x, const Block& block) {
+  return HWY_DYNAMIC_DISPATCH(SegmentMomentsOf)(x, block);
+}
+void normalize_segments(const ForwardTensors& tensors, const Block& block, const Coefficients& coefficients) {
+  HWY_DYNAMIC_DISPATCH(NormalizeSegments)(tensors, block, coefficients);
+}
+void segment_dots(const BackwardTensors& tensors, const Block& block, const Coefficients& coefficients, double* sum,
+                  double* dot) {
+  HWY_DYNAMIC_DISPATCH(SegmentDotSums)(tensors, block, coefficients, sum, dot);
+}
+void gradient_segments(const BackwardTensors& tensors, const Block& block, const Coefficients& coefficients) {
+  HWY_DYNAMIC_DISPATCH(GradientSegments)(tensors, block, coefficients);
+}
+
+}  // namespace batch_norm
+}  // namespace equinorm
+#endif

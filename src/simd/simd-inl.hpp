@@ -1,0 +1,70 @@
+// What the kernels add to Highway. Included once per instruction set (the guard toggles); everything here lives in
+// that target's namespace.
+//
+// Statistics work in units of one vector of doubles and as many floats. Every product below is of two floats widened
+// to double, hence exact: a fused and an unfused multiply-add give the same bits, and so do all instruction sets.
+#if defined(EQUINORM_SIMD_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef EQUINORM_SIMD_INL_HPP
+#undef EQUINORM_SIMD_INL_HPP
+#else
+#define EQUINORM_SIMD_INL_HPP
+#endif
+
+#include <hwy/highway.h>
+
+#include <cstddef>
+#include <cstring>
+#include <type_traits>
+
+HWY_BEFORE_NAMESPACE();
+namespace equinorm {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using F64 = hn::ScalableTag<double>;
+using F32 = hn::ScalableTag<float>;
+using F32Half = hn::Rebind<float, F64>;  ///< as many floats as a vector has doubles
+
+template <std::size_t n>
+using Constant = std::integral_constant<std::size_t, n>;
+
+/// The first `count` < Lanes(d) floats at p, the rest 0. Reads nothing behind them.
+template <class D>
+HWY_INLINE hn::Vec<D> LoadFirst(D d, const float* HWY_RESTRICT p, std::size_t count) {
+#if HWY_MEM_OPS_MIGHT_FAULT
+  HWY_ALIGN float buffer[hn::MaxLanes(D())] = {};
+  std::memcpy(buffer, p, count * sizeof(float));
+  return hn::Load(d, buffer);
+#else
+  return hn::MaskedLoad(hn::FirstN(d, count), d, p);
+#endif
+}
+
+/// Writes the first `count` < Lanes(d) lanes of v to p and nothing behind them.
+template <class D>
+HWY_INLINE void StoreFirst(hn::Vec<D> v, D d, float* HWY_RESTRICT p, std::size_t count) {
+#if HWY_MEM_OPS_MIGHT_FAULT
+  HWY_ALIGN float buffer[hn::MaxLanes(D())];
+  hn::Store(v, d, buffer);
+  std::memcpy(p, buffer, count * sizeof(float));
+#else
+  hn::BlendedStore(v, hn::FirstN(d, count), d, p);
+#endif
+}
+
+/// Calls strip(d, Constant<vectors>, column) over the columns: full strips of kVectors vectors, then single vectors,
+/// then single lanes. What is computed for a column does not depend on which of the three it falls in.
+template <std::size_t kVectors, class D, class Strip>
+HWY_INLINE void ForEachStrip(D d, std::size_t columns, const Strip& strip) {
+  const std::size_t lanes = hn::Lanes(d);
+  std::size_t column = 0;
+  for (; column + kVectors * lanes <= columns; column += kVectors * lanes) strip(d, Constant<kVectors>(), column);
+  for (; column + lanes <= columns; column += lanes) strip(d, Constant<1>(), column);
+  for (; column < columns; ++column) strip(hn::CappedTag<hn::TFromD<D>, 1>(), Constant<1>(), column);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace equinorm
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -37,3 +37,13 @@ void run(std::size_t blocks, int threads, RangeFunction function, const void* co
 }
 
 }  // namespace equinorm::parallel_detail
+
+namespace equinorm {
+
+void set_openmp_threads([[maybe_unused]] int threads) {
+#ifdef EQUINORM_OPENMP
+  omp_set_num_threads(threads);  // of this thread alone: the setting belongs to the calling task
+#endif
+}
+
+}  // namespace equinorm

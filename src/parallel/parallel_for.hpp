@@ -30,4 +30,8 @@ void parallel_for(std::size_t blocks, int threads, const Body& body) {
   });
 }
 
+/// How many threads a library that runs on OpenMP by itself (oneDNN) may use when called from this thread. Without
+/// OpenMP in this build it is left to the library.
+void set_openmp_threads(int threads);
+
 }  // namespace equinorm

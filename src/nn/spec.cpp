@@ -1,0 +1,80 @@
+#include "nn/spec.hpp"
+
+#include <array>
+#include <cmath>
+
+#include "nn/models.hpp"
+#include "nn/names.hpp"
+
+namespace equinorm::nn {
+namespace {
+
+constexpr std::array kNorms{Named<NormKind>{"none", NormKind::none}, Named<NormKind>{"batch", NormKind::batch}};
+constexpr std::array kInits{Named<Init>{"he", Init::he}, Named<Init>{"xavier", Init::xavier},
+                            Named<Init>{"scaled", Init::scaled}};
+constexpr std::array kNonlinearities{Named<Nonlinearity>{"relu", Nonlinearity::relu},
+                                     Named<Nonlinearity>{"sigmoid", Nonlinearity::sigmoid},
+                                     Named<Nonlinearity>{"tanh", Nonlinearity::tanh}};
+
+/// min ≤ value ≤ max, or an Error.
+template <class Number>
+void expect_within(const char* what, Number value, Number min, Number max) {
+  if (value >= min && value <= max) return;  // NaN is not
+  const auto text = [](Number number) {
+    std::string digits = std::to_string(number);
+    return digits.find('.') == std::string::npos ? digits : digits.substr(0, digits.find_last_not_of("0.") + 1);
+  };
+  throw Error(std::string(what) + " is " + std::to_string(value) + "; expected " + text(min) + " to " + text(max));
+}
+
+}  // namespace
+
+NormSpec parse_norm(std::string_view text) {
+  NormSpec norm;
+  norm.kind = parse_name<NormKind>("norm", text, kNorms);
+  return norm;
+}
+
+std::string name_of(const NormSpec& norm) {
+  return std::string(name_in<NormKind>(kNorms, norm.kind));
+}
+
+Init parse_init(std::string_view text) {
+  return parse_name<Init>("init", text, kInits);
+}
+
+std::string_view name_of(Init init) {
+  return name_in<Init>(kInits, init);
+}
+
+Nonlinearity parse_nonlinearity(std::string_view text) {
+  return parse_name<Nonlinearity>("activation", text, kNonlinearities);
+}
+
+std::string_view name_of(Nonlinearity nonlinearity) {
+  return name_in<Nonlinearity>(kNonlinearities, nonlinearity);
+}
+
+std::vector<std::string_view> model_names() {
+  std::vector<std::string_view> names;
+  for (const Model& model : models()) names.push_back(model.name);
+  return names;
+}
+
+ModelSpec validated(ModelSpec spec) {
+  const Model& model = find_model(spec.model);
+  if (spec.activation.empty()) spec.activation = name_of(model.activation);
+  parse_nonlinearity(spec.activation);
+  constexpr std::size_t largest = 4096;
+  expect_within("image height", spec.height, model.smallest, largest);
+  expect_within("image width", spec.width, model.smallest, largest);
+  expect_within<std::size_t>("image channels", spec.channels, 1, 1024);
+  expect_within<std::size_t>("number of classes", spec.classes, 2, 256);  // labels are bytes
+  expect_within("dropout rate", spec.dropout, 0.0, 0.99);
+  expect_within("initial scale", spec.init_scale, 1e-6, 1e6);
+  expect_within("norm epsilon", spec.norm.epsilon, 1e-30, 1.0);
+  if (!spec.norm.running.cumulative) expect_within("norm running weight", spec.norm.running.running_weight, 0.0, 1.0);
+  return spec;
+}
+
+}  // namespace equinorm::nn

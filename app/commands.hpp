@@ -3,4 +3,13 @@
 
 #include <CLI/CLI.hpp>
 
-namespace equinorm::app {}  // namespace equinorm::app
+namespace equinorm::app {
+
+void add_bench(CLI::App& app);
+void add_eval(CLI::App& app);
+void add_train(CLI::App& app);
+
+// Under bench.
+void add_bench_step(CLI::App& bench);
+
+}  // namespace equinorm::app

@@ -8,6 +8,9 @@
 int main(int argc, char** argv) {
   CLI::App app{"Normalization for neural networks: kernels, a CPU trainer, and an audit of the claims about them."};
   app.require_subcommand(1);
+  equinorm::app::add_train(app);
+  equinorm::app::add_eval(app);
+  equinorm::app::add_bench(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -179,7 +179,7 @@ Normalization Normalization::of(std::span<const std::uint8_t> images, std::size_
   for (std::size_t i = 0; i < images.size(); i += channels) {
     for (std::size_t c = 0; c < channels; ++c) ++histograms[c][images[i + c]];
   }
-  Normalization normalization;
+  std::vector<double> means, deviations;
   for (const auto& histogram : histograms) {
     // Sums of bytes are whole numbers below 2⁵³: exact in double.
     double n = 0, sum = 0;
@@ -194,11 +194,19 @@ Normalization Normalization::of(std::span<const std::uint8_t> images, std::size_
       squares += static_cast<double>(histogram[byte]) * distance * distance;
     }
     const double deviation = std::sqrt(squares / n);
-    normalization.mean.push_back(mean / 255);
-    normalization.deviation.push_back(deviation / 255);
+    means.push_back(mean / 255);
+    deviations.push_back(deviation / 255);
+  }
+  return with(std::move(means), std::move(deviations));
+}
+
+Normalization Normalization::with(std::vector<double> mean, std::vector<double> deviation) {
+  Normalization normalization{std::move(mean), std::move(deviation), {}};
+  for (std::size_t c = 0; c < normalization.mean.size(); ++c) {
     for (std::size_t byte = 0; byte < 256; ++byte) {
-      const double distance = static_cast<double>(byte) - mean;
-      normalization.values.push_back(deviation > 0 ? static_cast<float>(distance / deviation) : 0.0F);
+      const double distance = static_cast<double>(byte) / 255 - normalization.mean[c];
+      const double unit = normalization.deviation[c];
+      normalization.values.push_back(unit > 0 ? static_cast<float>(distance / unit) : 0.0F);
     }
   }
   return normalization;

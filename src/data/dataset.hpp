@@ -18,6 +18,9 @@ struct Normalization {
 
   /// Of images [count, height, width, channels]; exact, since it counts bytes first.
   static Normalization of(std::span<const std::uint8_t> images, std::size_t channels);
+
+  /// Of given mean and deviation, [channels] each: those a net was trained with.
+  static Normalization with(std::vector<double> mean, std::vector<double> deviation);
 };
 
 struct Dataset {

@@ -1,13 +1,15 @@
 #include "nn/arena.hpp"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstring>
 #include <new>
 #include <numeric>
+#include <string>
 
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
+#include "equinorm/status.hpp"
 
 namespace equinorm::nn {
 
@@ -38,12 +40,19 @@ Packing pack(std::span<const Lifetime> lifetimes) {
 }
 
 Arena::Arena(std::size_t bytes) {
+  // Asking for more than there is would not fail: the machine would begin to swap or kill.
+  const auto machine =
+      static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  if (bytes > machine) {
+    throw Error("a net of this size needs " + std::to_string(bytes >> 20) + " MiB; the machine has " +
+                std::to_string(machine >> 20) + " MiB");
+  }
   constexpr std::size_t huge = std::size_t{1} << 21;
   const std::size_t alignment = bytes >= huge ? huge : kAlignment;
   const std::size_t size = std::max(bytes + alignment - 1, alignment) / alignment * alignment;
   memory_.reset(static_cast<std::byte*>(std::aligned_alloc(alignment, size)));
   if (memory_ == nullptr) throw std::bad_alloc();
-#ifdef __linux__
+#ifdef MADV_HUGEPAGE
   if (alignment == huge) madvise(memory_.get(), size, MADV_HUGEPAGE);  // a hint: fewer TLB misses where it is heeded
 #endif
   std::memset(memory_.get(), 0, size);

@@ -69,6 +69,8 @@ ModelSpec validated(ModelSpec spec) {
   expect_within("image height", spec.height, model.smallest, largest);
   expect_within("image width", spec.width, model.smallest, largest);
   expect_within<std::size_t>("image channels", spec.channels, 1, 1024);
+  // A checkpoint may say anything: what it says must not make the first layer alone fill the memory.
+  expect_within<std::size_t>("number of values per image", spec.height * spec.width * spec.channels, 1, 1U << 20U);
   expect_within<std::size_t>("number of classes", spec.classes, 2, 256);  // labels are bytes
   expect_within("dropout rate", spec.dropout, 0.0, 0.99);
   expect_within("initial scale", spec.init_scale, 1e-6, 1e6);

@@ -1,0 +1,80 @@
+// equinorm bench step: the time of one training step (forward, loss, backward, update) on images in memory; how they
+// are read and batched is no part of it. bench/torch_step.py measures the same step in PyTorch.
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "commands.hpp"
+#include "core/philox.hpp"
+#include "equinorm/status.hpp"
+#include "model_options.hpp"
+#include "nn/net.hpp"
+#include "nn/optimizer.hpp"
+
+namespace equinorm::app {
+namespace {
+
+struct StepOptions : ModelOptions {
+  std::size_t steps = 100, warmup = 20;
+  bool json = false;
+};
+
+void bench(const StepOptions& options) {
+  if (options.steps == 0 || options.steps > 1'000'000) {
+    throw Error("--steps is " + std::to_string(options.steps) + "; expected 1 to 1000000");
+  }
+  nn::OptimizerSpec optimizer_spec;
+  optimizer_spec.kind = nn::parse_optimizer(options.optimizer);
+  optimizer_spec.lr = 0.01;
+  const int threads = options.thread_count();
+  nn::Net net(options.model_spec(), {.batch = options.batch, .training = true, .threads = threads, .seed = 1});
+  nn::Optimizer optimizer(optimizer_spec, net.parameters());
+  const Philox random(1, 1);
+  for (std::size_t i = 0; i < net.images().size(); ++i) net.images()[i] = static_cast<float>(random.normal(i));
+  for (std::size_t i = 0; i < net.labels().size(); ++i) net.labels()[i] = static_cast<std::uint8_t>(i % 10);
+
+  using Clock = std::chrono::steady_clock;
+  std::vector<double> ms;
+  for (std::size_t step = 0; step < options.warmup + options.steps; ++step) {
+    const auto start = Clock::now();
+    net.forward(step);
+    net.backward();
+    optimizer.step(optimizer_spec.lr);
+    if (step >= options.warmup) ms.push_back(std::chrono::duration<double, std::milli>(Clock::now() - start).count());
+  }
+  std::ranges::sort(ms);
+  const double median = ms[ms.size() / 2];
+  const double spread = (ms[ms.size() * 3 / 4] - ms[ms.size() / 4]) / median;  // the middle half
+  const double images = 1000 * static_cast<double>(options.batch) / median;
+  if (options.json) {
+    const nlohmann::ordered_json line{
+        {"bench", "step"},      {"engine", "equinorm"},   {"layout", "nhwc"},      {"model", options.model},
+        {"norm", options.norm}, {"batch", options.batch}, {"threads", threads},    {"optimizer", options.optimizer},
+        {"median_ms", median},  {"spread", spread},       {"images_per_s", images}};
+    fmt::print("{}\n", line.dump());
+    return;
+  }
+  fmt::print("{} with {} norm, batch {}, {} threads: {:.3f} ms a step (spread {:.0f} %), {:.0f} images/s\n",
+             options.model, options.norm, options.batch, threads, median, 100 * spread, images);
+}
+
+}  // namespace
+
+void add_bench_step(CLI::App& bench_command) {
+  CLI::App* command = bench_command.add_subcommand(
+      "step", "One training step on synthetic 28x28 images in memory (reading and batching of data excluded)");
+  auto options = std::make_shared<StepOptions>();
+  options->threads = 1;
+  options->add_to(*command);
+  command->add_option("--steps", options->steps, "Measured steps")->capture_default_str();
+  command->add_option("--warmup", options->warmup, "Steps before")->capture_default_str();
+  command->add_flag("--json", options->json, "Print one line of JSON");
+  command->footer("Example\n  equinorm bench step --model cnn --norm batch --batch 128 --threads 1 --json");
+  command->callback([options] { bench(*options); });
+}
+
+}  // namespace equinorm::app

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -50,6 +51,9 @@ struct Hostile {
   Bytes file;
   const char* expected;
 };
+void PrintTo(const Hostile& hostile, std::ostream* out) {
+  *out << hostile.reason;
+}  // in the names of the tests
 
 class HostileIdx : public testing::TestWithParam<Hostile> {};
 

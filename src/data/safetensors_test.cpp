@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -113,6 +114,9 @@ struct Hostile {
   std::vector<std::uint8_t> file;
   const char* expected;  // what the message must contain
 };
+void PrintTo(const Hostile& hostile, std::ostream* out) {
+  *out << hostile.reason;
+}  // in the names of the tests
 
 class HostileSafeTensors : public testing::TestWithParam<Hostile> {};
 

@@ -1,0 +1,66 @@
+// A claim of the note: its words, and the measurement that answers them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "audit/outcome.hpp"
+#include "audit/trials.hpp"
+#include "data/dataset.hpp"
+#include "equinorm/batch_norm.hpp"
+
+namespace equinorm::audit {
+
+/// The operation under audit. Claims call it through these pointers, so that a test can hand them a wrong one and see
+/// the claim refuted.
+struct BatchNormOps {
+  decltype(&batch_norm_forward) forward = &batch_norm_forward;
+  decltype(&batch_norm_inference) inference = &batch_norm_inference;
+  decltype(&batch_norm_backward) backward = &batch_norm_backward;
+};
+
+enum class Mode {
+  quick,  ///< fewer digits and steps; never fewer than 3 seeds
+  full,
+};
+
+std::string_view name(Mode mode);
+
+/// What a measurement is given.
+struct Context {
+  const data::DataPair& digits;
+  Mode mode = Mode::quick;
+  std::vector<std::uint64_t> seeds;         ///< of the measured trials
+  std::vector<std::uint64_t> tuning_seeds;  ///< of the trials that choose rates: none of them is measured
+  int workers = 1;                          ///< trials at a time
+  Progress& progress;
+  BatchNormOps ops{};
+
+  bool quick() const { return mode == Mode::quick; }
+  template <class T>
+  T pick(T quick_value, T full_value) const {
+    return quick() ? quick_value : full_value;
+  }
+};
+
+enum class Kind {
+  exact,    ///< checked in double precision against a reference; one counter-example refutes
+  trained,  ///< paired seeds, rates tuned for each arm, 95 % intervals
+};
+
+struct Claim {
+  std::string_view id;
+  std::string_view title;
+  std::string_view section;  ///< of the note
+  Kind kind;
+  std::string_view statement;  ///< the claim in our words
+  std::string_view quote;      ///< the note's, in its own
+  std::string_view method;     ///< arms, data and metric, in words
+  std::string_view rule;       ///< what holds, what fails, and which condition there is, in words
+  Outcome (*measure)(const Context&);
+};
+
+}  // namespace equinorm::audit

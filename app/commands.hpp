@@ -5,6 +5,7 @@
 
 namespace equinorm::app {
 
+void add_audit(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_train(CLI::App& app);

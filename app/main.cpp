@@ -8,6 +8,7 @@
 int main(int argc, char** argv) {
   CLI::App app{"Normalization for neural networks: kernels, a CPU trainer, and an audit of the claims about them."};
   app.require_subcommand(1);
+  equinorm::app::add_audit(app);
   equinorm::app::add_train(app);
   equinorm::app::add_eval(app);
   equinorm::app::add_bench(app);

@@ -22,10 +22,12 @@ inline Bytes idx(const std::vector<std::uint32_t>& extents, const Bytes& values)
   return file;
 }
 
-inline Bytes gzip(Bytes content) {
+/// `memory_level` is zlib's: 1 packs worse but needs no fresh pages, which are all that a fuzzer would wait for.
+inline Bytes gzip(Bytes content, int memory_level = 8) {
   z_stream stream{};
   constexpr int kGzipOnly = 16 + MAX_WBITS;
-  if (deflateInit2(&stream, 9, Z_DEFLATED, kGzipOnly, 8, Z_DEFAULT_STRATEGY) != Z_OK) throw std::runtime_error("zlib");
+  if (deflateInit2(&stream, 9, Z_DEFLATED, kGzipOnly, memory_level, Z_DEFAULT_STRATEGY) != Z_OK)
+    throw std::runtime_error("zlib");
   Bytes packed(deflateBound(&stream, static_cast<uLong>(content.size())));
   stream.next_in = content.data();
   stream.avail_in = static_cast<uInt>(content.size());

@@ -33,9 +33,8 @@ TEST(Idx, TheBestCompressionPasses) {
   EXPECT_EQ(parse_idx(packed, "file").values, zeros);
 }
 
-Bytes without_end(Bytes file, std::size_t bytes) {
-  file.resize(file.size() - bytes);
-  return file;
+Bytes without_end(const Bytes& file, std::ptrdiff_t bytes) {
+  return {file.begin(), file.end() - bytes};
 }
 Bytes with_end(Bytes file, const Bytes& end) {
   file.insert(file.end(), end.begin(), end.end());

@@ -95,7 +95,7 @@ NamedTensor parse_tensor(const std::string& name, const json& description, std::
     throw Error(fmt::format("a tensor's name has {} bytes; expected at most {}", name.size(), kMaxNameBytes));
   }
   const json& dtype = member(description, name, "dtype");
-  const auto known =
+  const auto* const known =
       std::find_if(kDtypes.begin(), kDtypes.end(), [&dtype](const DtypeName& d) { return dtype == d.name; });
   if (known == kDtypes.end())
     throw Error(fmt::format("tensor {}: dtype {}; expected F32, I64 or U64", name, dtype.dump()));

@@ -30,7 +30,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::span file(data, size);
   const std::optional<IdxArray> plain = parse(file);
   // A mutated gzip stream rarely keeps its checksum; one made here does, and must say the same as the plain file.
-  const std::optional<IdxArray> packed = parse(equinorm::data::gzip({file.begin(), file.end()}));
+  const std::optional<IdxArray> packed = parse(equinorm::data::gzip({file.begin(), file.end()}, 1));
   const bool is_gzip = size >= 2 && data[0] == 0x1F && data[1] == 0x8B;
   if (is_gzip) return 0;
   if (plain.has_value() != packed.has_value()) std::abort();

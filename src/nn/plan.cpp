@@ -17,6 +17,7 @@ class Planner {
     plan_.values.assign(graph.values.size(), kNone);
     plan_.gradients.assign(graph.values.size(), kNone);
     plan_.nodes.resize(graph.nodes.size());
+    plan_.memory.layers.resize(graph.nodes.size());
   }
 
   MemoryPlan run() && {
@@ -35,6 +36,7 @@ class Planner {
   std::size_t storage(std::size_t bytes, std::size_t first, std::size_t last) {
     plan_.storages.push_back({bytes, first, last});
     pinned_.push_back(false);
+    kept_.push_back(false);
     return plan_.storages.size() - 1;
   }
   std::size_t permanent(std::size_t bytes) { return bytes == 0 ? kNone : storage(bytes, 0, end()); }
@@ -70,9 +72,8 @@ class Planner {
   void keep(std::size_t storage, std::size_t node) {
     touch(storage, backward(node));
     pinned_[storage] = true;
-    Memory& memory = plan_.memory;
-    memory.layers.resize(graph_.nodes.size());
-    memory.layers[node].kept += plan_.storages[storage].bytes;
+    kept_[storage] = true;
+    plan_.memory.layers[node].kept += plan_.storages[storage].bytes;
   }
 
   void place_gradients() {
@@ -94,7 +95,6 @@ class Planner {
 
   void place_the_rest() {
     std::size_t workspace = 0;
-    plan_.memory.layers.resize(graph_.nodes.size());
     for (std::size_t i = 0; i < graph_.nodes.size(); ++i) {
       const LayerPlan& layer = graph_.nodes[i].layer->plan();
       std::size_t parameters = 0;
@@ -128,7 +128,7 @@ class Planner {
     for (std::size_t s = 0; s < plan_.storages.size(); ++s) {
       const Lifetime& life = plan_.storages[s];
       if (!of_activation[s]) others += life.bytes;
-      if (of_activation[s] && life.first < loss_ && life.last > loss_) memory.kept += life.bytes;
+      if (kept_[s]) memory.kept += life.bytes;
     }
     for (std::size_t i = 0; i < graph_.nodes.size(); ++i) {
       LayerMemory& layer = memory.layers[i];
@@ -146,6 +146,7 @@ class Planner {
   bool training_;
   std::size_t loss_;
   std::vector<bool> pinned_;  // per storage: its content must not be written over
+  std::vector<bool> kept_;    // per storage: some backward reads it
   MemoryPlan plan_;
 };
 

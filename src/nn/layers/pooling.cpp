@@ -1,6 +1,8 @@
 #include "nn/layers/pooling.hpp"
 
 #include <algorithm>
+#include <bit>
+#include <cstdint>
 
 #include "nn/vectorize.hpp"
 #include "parallel/parallel_for.hpp"
@@ -29,30 +31,59 @@ EQUINORM_VECTORIZE void max_of_window(const float* x, std::size_t row, std::size
   }
 }
 
-/// The window of 2×2, for which nothing but straight code is fast enough to hide behind memory.
+// Windows of 2×2, for which only straight code is fast enough to hide behind memory: kLanes channels at a time, their
+// number known to the compiler, then the rest one by one. The pointers of a call point to the same channel.
+constexpr std::size_t kLanes = 16;
+
+template <std::size_t lanes>
+[[gnu::always_inline]] inline void maximum(const float* __restrict x, std::size_t row, std::size_t channels,
+                                           float* __restrict y, std::uint8_t* __restrict position) {
+  for (std::size_t i = 0; i < lanes; ++i) {
+    float best = x[i];
+    std::int32_t at = 0;
+    const auto challenge = [&](float value, std::int32_t here) {
+      const bool better = value > best || value != value;
+      best = better ? value : best;
+      at = better ? here : at;
+    };
+    challenge(x[channels + i], 1);
+    challenge(x[row + i], 2);
+    challenge(x[row + channels + i], 3);
+    y[i] = best;
+    position[i] = static_cast<std::uint8_t>(at);
+  }
+}
+
+template <std::size_t lanes>
+[[gnu::always_inline]] inline void spread(const float* __restrict dy, const std::uint8_t* __restrict position,
+                                          std::size_t row, std::size_t channels, float* __restrict dx) {
+  for (std::size_t i = 0; i < lanes; ++i) {
+    // By masks: of `at == k ? g : 0` the compiler makes branches around the load of g.
+    const auto g = std::bit_cast<std::uint32_t>(dy[i]);
+    const std::uint32_t at = position[i];
+    const auto only_if = [g](bool here) { return std::bit_cast<float>(g & (0U - static_cast<std::uint32_t>(here))); };
+    dx[i] = only_if(at == 0);
+    dx[channels + i] = only_if(at == 1);
+    dx[row + i] = only_if(at == 2);
+    dx[row + channels + i] = only_if(at == 3);
+  }
+}
+
 EQUINORM_VECTORIZE void max_of_2x2(const float* x, std::size_t row, std::size_t windows, std::size_t channels, float* y,
                                    std::uint8_t* position) {
-  for (std::size_t w = 0; w < windows; ++w) {
-    const float* a = x + 2 * w * channels;
-    const float* b = a + channels;
-    const float* c = a + row;
-    const float* d = c + channels;
-    float* out = y + w * channels;
-    std::uint8_t* at = position + w * channels;
-    for (std::size_t i = 0; i < channels; ++i) {
-      float best = a[i];
-      std::int32_t p = 0;
-      const auto challenge = [&](float value, std::int32_t position_of_value) {
-        const bool better = value > best || value != value;
-        best = better ? value : best;
-        p = better ? position_of_value : p;
-      };
-      challenge(b[i], 1);
-      challenge(c[i], 2);
-      challenge(d[i], 3);
-      out[i] = best;
-      at[i] = static_cast<std::uint8_t>(p);
-    }
+  for (std::size_t w = 0; w < windows; ++w, x += 2 * channels, y += channels, position += channels) {
+    std::size_t c = 0;
+    for (; c + kLanes <= channels; c += kLanes) maximum<kLanes>(x + c, row, channels, y + c, position + c);
+    for (; c < channels; ++c) maximum<1>(x + c, row, channels, y + c, position + c);
+  }
+}
+
+EQUINORM_VECTORIZE void spread_2x2(const float* dy, const std::uint8_t* position, std::size_t row, std::size_t windows,
+                                   std::size_t channels, float* dx) {
+  for (std::size_t w = 0; w < windows; ++w, dy += channels, position += channels, dx += 2 * channels) {
+    std::size_t c = 0;
+    for (; c + kLanes <= channels; c += kLanes) spread<kLanes>(dy + c, position + c, row, channels, dx + c);
+    for (; c < channels; ++c) spread<1>(dy + c, position + c, row, channels, dx + c);
   }
 }
 
@@ -150,8 +181,14 @@ void MaxPool::backward(const Call& call) {
   const Grid grid(in().shape, out().shape, window_);
   const auto* const positions = reinterpret_cast<const std::uint8_t*>(bound_.saved);
   for_each_row(grid, call.threads, in().gradient, [&](std::size_t n, std::size_t i) {
-    spread_maximum(out().gradient + grid.out_at(n, i), positions + grid.out_at(n, i), grid.row, window_, grid.columns,
-                   grid.channels, in().gradient + grid.in_at(n, i, window_));
+    const float* dy = out().gradient + grid.out_at(n, i);
+    const std::uint8_t* position = positions + grid.out_at(n, i);
+    float* dx = in().gradient + grid.in_at(n, i, window_);
+    if (window_ == 2) {
+      spread_2x2(dy, position, grid.row, grid.columns, grid.channels, dx);
+    } else {
+      spread_maximum(dy, position, grid.row, window_, grid.columns, grid.channels, dx);
+    }
   });
 }
 

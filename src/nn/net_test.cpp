@@ -1,0 +1,302 @@
+#include "nn/net.hpp"
+
+#include <dlfcn.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <thread>
+
+#include "core/philox.hpp"
+#include "equinorm/status.hpp"
+#include "nn/optimizer.hpp"
+
+// Every allocation of this program, but those of oneDNN (and of OpenMP beneath it), which go through here too.
+namespace {
+std::atomic<std::size_t> allocations = 0;
+
+bool of_a_library(const void* caller) {
+  Dl_info info{};
+  if (dladdr(caller, &info) == 0 || info.dli_fname == nullptr) return false;
+  return std::strstr(info.dli_fname, "libdnnl") != nullptr || std::strstr(info.dli_fname, "libgomp") != nullptr;
+}
+
+void* allocate(std::size_t bytes, const void* caller) {
+  if (!of_a_library(caller)) ++allocations;
+  void* memory = std::malloc(bytes);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+}  // namespace
+
+void* operator new(std::size_t bytes) {
+  return allocate(bytes, __builtin_return_address(0));
+}
+void* operator new[](std::size_t bytes) {
+  return allocate(bytes, __builtin_return_address(0));
+}
+void operator delete(void* memory) noexcept {
+  std::free(memory);
+}
+void operator delete[](void* memory) noexcept {
+  std::free(memory);
+}
+void operator delete(void* memory, std::size_t) noexcept {
+  std::free(memory);
+}
+void operator delete[](void* memory, std::size_t) noexcept {
+  std::free(memory);
+}
+
+namespace equinorm::nn {
+namespace {
+
+ModelSpec model(const std::string& name, const std::string& norm) {
+  ModelSpec spec;
+  spec.model = name;
+  spec.norm = parse_norm(norm);
+  spec.height = spec.width = 12;
+  return spec;
+}
+
+void fill(Net& net, std::uint64_t seed) {
+  const Philox random(seed, 1);
+  for (std::size_t i = 0; i < net.images().size(); ++i) net.images()[i] = static_cast<float>(random.normal(i));
+  for (std::size_t i = 0; i < net.labels().size(); ++i) {
+    net.labels()[i] = static_cast<std::uint8_t>(random.word(100000 + i) % net.spec().classes);
+  }
+}
+
+/// Parameters after a few steps.
+std::vector<float> trained(const ModelSpec& spec, int threads, std::uint64_t seed = 1) {
+  Net net(spec, {.batch = 16, .threads = threads, .seed = seed});
+  fill(net, 5);
+  OptimizerSpec optimizer_spec;
+  optimizer_spec.lr = 0.01;
+  Optimizer optimizer(optimizer_spec, net.parameters());
+  for (std::uint64_t step = 0; step < 3; ++step) {
+    net.forward(step);
+    net.backward();
+    optimizer.step(0.01);
+  }
+  std::vector<float> values;
+  for (const Parameter& parameter : net.parameters()) {
+    values.insert(values.end(), parameter.values.begin(), parameter.values.end());
+  }
+  return values;
+}
+
+class EveryNet : public testing::TestWithParam<std::tuple<std::string, std::string>> {
+ protected:
+  ModelSpec spec() const { return model(std::get<0>(GetParam()), std::get<1>(GetParam())); }
+};
+INSTANTIATE_TEST_SUITE_P(Nets, EveryNet,
+                         testing::Combine(testing::Values("mlp", "cnn", "resnet8"), testing::Values("none", "batch")),
+                         [](const auto& net) { return std::get<0>(net.param) + "_" + std::get<1>(net.param); });
+
+TEST_P(EveryNet, StepsAndInferenceAllocateNothing) {
+  ModelSpec with_dropout = spec();
+  with_dropout.dropout = 0.3;
+  Net net(with_dropout, {.batch = 16, .threads = 1});
+  fill(net, 1);
+  Optimizer optimizer({}, net.parameters());
+  const auto step = [&](std::uint64_t index) {
+    net.forward(index);
+    net.backward();
+    optimizer.step(0.01);
+    net.infer(7);
+  };
+  step(0);
+  const std::size_t before = allocations;
+  for (std::uint64_t i = 1; i < 4; ++i) step(i);
+  EXPECT_EQ(allocations - before, 0U);
+  const auto proof = std::make_unique<int>(1);  // the counter counts
+  EXPECT_EQ(allocations - before, 1U);
+}
+
+TEST_P(EveryNet, RepeatsBitForBit) {
+  for (const int threads : {1, 2})
+    EXPECT_EQ(trained(spec(), threads), trained(spec(), threads)) << threads << " threads";
+  EXPECT_NE(trained(spec(), 1, 1), trained(spec(), 1, 2));
+}
+
+TEST_P(EveryNet, RunsBesideOthersOfItsKind) {
+  const std::vector<float> alone = trained(spec(), 1);
+  std::vector<std::vector<float>> together(3);
+  std::vector<std::thread> threads;
+  for (auto& result : together) threads.emplace_back([&] { result = trained(spec(), 1); });
+  for (std::thread& thread : threads) thread.join();
+  for (const auto& result : together) EXPECT_EQ(result, alone);
+}
+
+TEST_P(EveryNet, TheLossFallsAlongTheGradientAsFastAsItSays) {
+  // d/dh L(w − h·g) = −|g|² at h = 0. With a smooth activation, the central difference over h·|g| = 5e-3 errs by its
+  // square times the third derivative (which is of the order of 1e2 here), and by the rounding of f32, 1e-6 of the loss
+  // over 5e-3·|g|.
+  ModelSpec smooth = spec();
+  smooth.activation = "tanh";
+  Net net(smooth, {.batch = 8});
+  fill(net, 3);
+  net.forward(0);
+  net.backward();
+  double square = 0;
+  for (const Parameter& p : net.parameters()) {
+    for (const float g : p.gradient) square += static_cast<double>(g) * static_cast<double>(g);
+  }
+  const double h = 5e-3 / std::sqrt(square);
+  const auto move = [&](double by) {
+    for (const Parameter& p : net.parameters()) {
+      for (std::size_t i = 0; i < p.values.size(); ++i)
+        p.values[i] += static_cast<float>(by * static_cast<double>(p.gradient[i]));
+    }
+  };
+  move(h);
+  const double up = net.forward(0).loss;
+  move(-2 * h);
+  const double down = net.forward(0).loss;
+  EXPECT_NEAR((up - down) / (2 * h) / square, 1.0, 1e-2);
+}
+
+TEST_P(EveryNet, InferenceOfARowDoesNotSeeItsNeighbours) {
+  Net net(spec(), {.batch = 8, .training = false});
+  fill(net, 1);
+  net.infer(8);
+  const std::vector<float> first(net.logits().begin(), net.logits().begin() + 10);
+  const std::size_t image = net.images().size() / 8;
+  for (float& x : net.images().subspan(image)) x = std::nanf("");
+  const Outcome outcome = net.infer(1);
+  EXPECT_TRUE(std::isfinite(outcome.loss));
+  EXPECT_EQ(std::vector<float>(net.logits().begin(), net.logits().begin() + 10), first);
+}
+
+TEST_P(EveryNet, AnInferencePlanTakesLessAndSaysTheSame) {
+  Net net(spec(), {.batch = 8, .training = true, .seed = 4}), other(spec(), {.batch = 8, .training = false, .seed = 5});
+  fill(net, 2);
+  net.forward(0);
+  for (const NormState& norm : net.norms()) EXPECT_EQ(norm.running->batches, 1U);
+  other.copy_state(net);
+  fill(other, 2);
+  EXPECT_EQ(net.infer(8).loss, other.infer(8).loss);
+  EXPECT_LT(other.memory().arena, net.memory().arena);
+  EXPECT_EQ(other.memory().kept, 0U);
+  EXPECT_GT(net.memory().kept, 0U);
+  EXPECT_THROW(other.forward(0), Error);
+}
+
+TEST_P(EveryNet, ProbesSeeEveryLayerForwardAndBack) {
+  Net net(spec(), {.batch = 4});
+  fill(net, 1);
+  std::vector<std::string> forward, backward;
+  net.set_probe([&](const ProbedTensor& tensor) {
+    (tensor.gradient ? backward : forward).emplace_back(tensor.layer);
+    EXPECT_EQ(tensor.values.size(), tensor.shape.elements());
+    EXPECT_EQ(tensor.shape[0], 4U);
+    EXPECT_GT(moments(tensor.values).norm, 0.0) << tensor.layer << (tensor.gradient ? " gradient" : "");
+  });
+  net.forward(0);
+  net.backward();
+  std::ranges::reverse(backward);
+  EXPECT_EQ(forward, backward);
+  EXPECT_EQ(forward.back(), std::get<0>(GetParam()) == "mlp" ? "fc4" : "fc");
+}
+
+TEST(Net, ArmsWithAndWithoutNormBeginWithTheSameWeights) {
+  const Net none(model("cnn", "none"), {.batch = 2, .seed = 3}), batch(model("cnn", "batch"), {.batch = 2, .seed = 3});
+  for (const char* name : {"conv1.weight", "conv3.weight", "fc.weight"}) {
+    EXPECT_TRUE(std::ranges::equal(none.parameter(name).values, batch.parameter(name).values)) << name;
+  }
+  EXPECT_THROW(batch.parameter("conv1.bias"), Error);  // the norm has β
+}
+
+TEST(Net, InitialWeightsHaveTheDeviationTheyAreToHave) {
+  const struct {
+    Init init;
+    double variance;
+  } cases[] = {{Init::he, 2.0 / 144}, {Init::xavier, 2.0 / (144 + 288)}, {Init::scaled, 1.0 / 144}};
+  for (const auto& c : cases) {
+    for (const double scale : {1.0, 100.0, 0.01}) {
+      ModelSpec spec = model("cnn", "batch");
+      spec.init = c.init;
+      spec.init_scale = scale;
+      const Net net(spec, {.batch = 2});
+      const Moments found = moments(net.parameter("conv2.weight").values);  // 32×16×3×3 = 4608 of them
+      // Six standard errors of a deviation, σ/√(2n).
+      const double expected = scale * std::sqrt(c.variance);
+      EXPECT_NEAR(found.deviation, expected, expected * 6 / std::sqrt(2 * 4608.0));
+      EXPECT_NEAR(found.mean, 0, expected * 6 / std::sqrt(4608.0));
+    }
+  }
+}
+
+TEST(Net, OneValuePerChannelIsAnErrorThatNamesTheLayer) {
+  ModelSpec spec = model("mlp", "batch");
+  Net net(spec, {.batch = 1});
+  try {
+    net.forward(0);
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("bn1"), std::string::npos) << error.what();
+  }
+  spec.norm.single_value = SingleValuePolicy::allow;
+  Net allowed(spec, {.batch = 1});
+  EXPECT_TRUE(std::isfinite(allowed.forward(0).loss));
+  Net images(model("cnn", "batch"), {.batch = 1});  // height × width values
+  EXPECT_TRUE(std::isfinite(images.forward(0).loss));
+}
+
+TEST(Net, ANonFiniteBatchShowsInTheLossAndNotInTheRunningStatistics) {
+  Net net(model("cnn", "batch"), {.batch = 4});
+  fill(net, 1);
+  net.images()[5] = std::nanf("");
+  EXPECT_FALSE(std::isfinite(net.forward(0).loss));
+  for (const NormState& norm : net.norms()) {
+    EXPECT_EQ(norm.running->skipped, 1U) << norm.name;
+    for (const float v : norm.running_mean) EXPECT_EQ(v, 0.0F);
+  }
+}
+
+TEST(Net, BackwardNeedsAForward) {
+  Net net(model("mlp", "none"), {.batch = 4});
+  EXPECT_THROW(net.backward(), Error);
+  net.forward(0);
+  net.infer(4);
+  EXPECT_THROW(net.backward(), Error);
+}
+
+TEST(Net, SpecsThatMakeNoSenseAreRefusedByName) {
+  const auto message = [](const ModelSpec& spec, const NetOptions& options) -> std::string {
+    try {
+      const Net net(spec, options);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "no error";
+  };
+  const auto expect = [&](const char* part, auto change, NetOptions options = {.batch = 2}) {
+    ModelSpec spec = model("cnn", "batch");
+    change(spec);
+    EXPECT_NE(message(spec, options).find(part), std::string::npos) << message(spec, options);
+  };
+  expect("vgg", [](ModelSpec& s) { s.model = "vgg"; });
+  expect("gelu", [](ModelSpec& s) { s.activation = "gelu"; });
+  expect("height", [](ModelSpec& s) { s.height = 0; });
+  expect("width", [](ModelSpec& s) { s.width = 1000000; });
+  expect("per image", [](ModelSpec& s) { s.width = s.height = 4000; });
+  expect("classes", [](ModelSpec& s) { s.classes = 1; });
+  expect("dropout", [](ModelSpec& s) { s.dropout = 1; });
+  expect("dropout", [](ModelSpec& s) { s.dropout = std::nan(""); });
+  expect("scale", [](ModelSpec& s) { s.init_scale = 0; });
+  expect("epsilon", [](ModelSpec& s) { s.norm.epsilon = -1; });
+  expect("batch size", [](ModelSpec&) {}, {.batch = 0});
+  expect("threads", [](ModelSpec&) {}, {.threads = 0});
+  expect("MiB", [](ModelSpec& s) { s.height = s.width = 1024; }, {.batch = 65536});
+  EXPECT_THROW(parse_norm("batchnorm"), Error);
+  EXPECT_THROW(parse_init("zero"), Error);
+}
+
+}  // namespace
+}  // namespace equinorm::nn

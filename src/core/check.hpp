@@ -5,6 +5,7 @@
 #include <limits>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "equinorm/execution.hpp"
 #include "equinorm/status.hpp"
@@ -28,13 +29,22 @@ inline std::string to_string(Layout layout) {
 /// Gathers the first failure of a list of checks.
 class Checks {
  public:
+  using Text = std::pair<std::string, std::string>;  ///< what was found, what was expected
+
   explicit Checks(std::string_view op) : op_(op) {}
 
   /// Unless `holds`, fails with "[op] <what>; expected <expected>".
   Checks& require(bool holds, std::string_view what, std::string_view expected) {
+    return require(holds, [&] { return Text(what, expected); });
+  }
+
+  /// The same, where make() → Text: called only on failure, since texts allocate and operations must not.
+  template <class MakeText>
+  Checks& require(bool holds, const MakeText& make) {
     if (!holds && status_.ok()) {
-      status_ = {StatusCode::invalid_argument,
-                 "[" + std::string(op_) + "] " + std::string(what) + "; expected " + std::string(expected)};
+      const Text text = make();
+      const auto& [what, expected] = text;
+      status_ = {StatusCode::invalid_argument, "[" + std::string(op_) + "] " + what + "; expected " + expected};
     }
     return *this;
   }
@@ -42,45 +52,52 @@ class Checks {
   /// A dense float tensor of rank 2–5 with channels, whose size in bytes a pointer difference can hold.
   template <class T>
   Checks& tensor(std::string_view name, const TensorView<T>& view) {
-    const std::string is = std::string(name) + " has shape " + to_string(view.shape);
+    const auto is = [&] { return std::string(name) + " has shape " + to_string(view.shape); };
     if (view.shape.rank() < 2 || view.shape.rank() > kMaxRank) {
       return require(false, std::string(name) + " has rank " + std::to_string(view.shape.rank()), "rank 2 to 5");
     }
     std::size_t room = static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max()) / sizeof(T);
     for (std::size_t i = 0; i < view.shape.rank(); ++i) {
       if (view.shape[i] == 0) continue;
-      if (view.shape[i] > room) return require(false, is, "fewer elements than memory can hold");
+      if (view.shape[i] > room) return require(false, is(), "fewer elements than memory can hold");
       room /= view.shape[i];
     }
     const std::size_t axis = view.layout == Layout::channels_last ? view.shape.rank() - 1 : 1;
-    require(view.shape[axis] > 0, is + ", " + to_string(view.layout), "at least one channel");
-    return require(view.data != nullptr || view.shape.elements() == 0, std::string(name) + " is null", "a tensor");
+    require(view.shape[axis] > 0, [&] { return Text(is() + ", " + to_string(view.layout), "at least one channel"); });
+    return present(name, view.data != nullptr || view.shape.elements() == 0);
   }
 
   /// A tensor with the shape and layout of x; may be absent if `optional`.
   template <class T, class U>
   Checks& like(std::string_view name, const TensorView<T>& view, const TensorView<U>& x, bool optional = false) {
     if (view.data == nullptr && (optional || x.shape.elements() == 0)) return *this;
-    require(view.data != nullptr, std::string(name) + " is null", "a tensor");
-    require(view.shape == x.shape, std::string(name) + " has shape " + to_string(view.shape),
-            to_string(x.shape) + ", the shape of x");
-    return require(view.layout == x.layout, std::string(name) + " is " + to_string(view.layout),
-                   to_string(x.layout) + ", the layout of x");
+    present(name, view.data != nullptr);
+    require(view.shape == x.shape, [&] {
+      return Text(std::string(name) + " has shape " + to_string(view.shape), to_string(x.shape) + ", the shape of x");
+    });
+    return require(view.layout == x.layout, [&] {
+      return Text(std::string(name) + " is " + to_string(view.layout), to_string(x.layout) + ", the layout of x");
+    });
   }
 
   Checks& workspace(const Execution& execution, std::size_t bytes) {
     if (execution.workspace == nullptr) return *this;
     require(reinterpret_cast<std::uintptr_t>(execution.workspace) % 64 == 0, "workspace is misaligned",
             "alignment to 64 bytes");
-    return require(execution.workspace_bytes >= bytes,
-                   "workspace has " + std::to_string(execution.workspace_bytes) + " bytes",
-                   "at least " + std::to_string(bytes));
+    return require(execution.workspace_bytes >= bytes, [&] {
+      return Text("workspace has " + std::to_string(execution.workspace_bytes) + " bytes",
+                  "at least " + std::to_string(bytes));
+    });
   }
 
   bool ok() const { return status_.ok(); }
   const Status& status() const { return status_; }
 
  private:
+  Checks& present(std::string_view name, bool is_present) {
+    return require(is_present, [&] { return Text(std::string(name) + " is null", "a tensor"); });
+  }
+
   std::string_view op_;
   Status status_;
 };

@@ -424,8 +424,9 @@ void update_running(RunningStatistics& running, const BatchNormStatistics& stati
 }
 
 Checks& check_options(Checks& checks, const BatchNormOptions& options) {
-  return checks.require(options.epsilon >= 1e-30 && std::isfinite(options.epsilon),
-                        "epsilon is " + std::to_string(options.epsilon), "a finite number of at least 1e-30");
+  if (options.epsilon >= 1e-30 && std::isfinite(options.epsilon))
+    return checks;  // no text for what is right: it allocates
+  return checks.require(false, "epsilon is " + std::to_string(options.epsilon), "a finite number of at least 1e-30");
 }
 
 Checks& check_statistics(Checks& checks, const BatchNormStatistics& statistics) {
@@ -438,7 +439,8 @@ Checks& check_running(Checks& checks, const RunningStatistics* running) {
   checks.require(running->mean != nullptr, "running.mean is null", "[channels] floats");
   checks.require(running->variance != nullptr, "running.variance is null", "[channels] floats");
   const double w = running->options.running_weight;
-  return checks.require(w >= 0 && w <= 1, "running_weight is " + std::to_string(w), "a number from 0 to 1");
+  if (w >= 0 && w <= 1) return checks;
+  return checks.require(false, "running_weight is " + std::to_string(w), "a number from 0 to 1");
 }
 
 }  // namespace

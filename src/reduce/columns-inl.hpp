@@ -24,6 +24,21 @@ namespace HWY_NAMESPACE {
 /// 32 registers.
 inline constexpr std::size_t kColumnStrip = HWY_TARGET <= HWY_AVX3 ? 8 : 4;
 
+/// Fetches the next block while this one is worked on: strips go down a block, memory wants to be read along its rows.
+/// Each step asks for as many bytes, in order, as it works on itself. Past the end of a tensor it asks in vain.
+class Prefetcher {
+ public:
+  explicit Prefetcher(const float* next) : next_(reinterpret_cast<const char*>(next)) {}
+  template <std::size_t kBytes>
+  HWY_INLINE void Step() {
+    for (std::size_t line = 0; line < kBytes; line += 64) hwy::Prefetch(next_ + line);
+    next_ += kBytes;
+  }
+
+ private:
+  const char* next_;
+};
+
 /// One column without vectors and without float: for values so large that a difference of two overflows a float.
 inline Moments CarefulColumnMoments(const float* HWY_RESTRICT x, std::size_t rows, std::size_t stride) {
   Moments result{static_cast<double>(rows), 0, 0};
@@ -45,60 +60,69 @@ inline void AccumulateColumnMoments(const float* HWY_RESTRICT x, std::size_t row
                                     double* HWY_RESTRICT m2) {
   const auto n = static_cast<double>(rows), before = static_cast<double>(count), total = n + before;
   const double inverse = 1.0 / n, mean_weight = n / total, m2_weight = n * before / total;
-  ForEachStrip<kColumnStrip>(F64(), columns, [&](auto d64, auto vectors, std::size_t column) HWY_ATTR {
-    constexpr std::size_t kVectors = vectors;
-    const hn::Rebind<float, decltype(d64)> d32;
-    const std::size_t lanes = hn::Lanes(d64);
-    hn::Vec<decltype(d32)> shift[kVectors];
-    hn::Vec<decltype(d64)> sum[kVectors], squares[kVectors];
+  Prefetcher next(x + rows * stride);
+  ForEachStrip<kColumnStrip>(F32(), columns, [&](auto d32, auto vectors, std::size_t column) HWY_ATTR {
+    using D32 = decltype(d32);
+    using Wide = Widened<D32>;
+    using D64 = typename Wide::Wide;
+    constexpr D64 d64;
+    constexpr std::size_t kVectors = vectors, kLanes = hn::MaxLanes(D32());
+    hn::Vec<D32> shift[kVectors];
+    hn::Vec<D64> sum[kVectors][Wide::kParts], squares[kVectors][Wide::kParts];
     for (std::size_t v = 0; v < kVectors; ++v) {
       shift[v] = hn::Zero(d32);
-      sum[v] = squares[v] = hn::Zero(d64);
+      for (std::size_t part = 0; part < Wide::kParts; ++part) sum[v][part] = squares[v][part] = hn::Zero(d64);
     }
     // Scaled before it is summed, so that the shift of huge values does not overflow.
     const auto weight = hn::Set(d32, static_cast<float>(inverse));
     for (std::size_t r = 0; r < rows; ++r) {
       const float* row = x + r * stride + column;
       for (std::size_t v = 0; v < kVectors; ++v) {
-        shift[v] = hn::Add(shift[v], hn::Mul(hn::LoadU(d32, row + v * lanes), weight));
+        shift[v] = hn::Add(shift[v], hn::Mul(hn::LoadU(d32, row + v * kLanes), weight));
       }
     }
     for (std::size_t r = 0; r < rows; ++r) {
       const float* row = x + r * stride + column;
+      next.template Step<kVectors * kLanes * sizeof(float)>();
       for (std::size_t v = 0; v < kVectors; ++v) {
-        const auto difference = hn::PromoteTo(d64, hn::Sub(hn::LoadU(d32, row + v * lanes), shift[v]));
-        sum[v] = hn::Add(sum[v], difference);
-        squares[v] = hn::MulAdd(difference, difference, squares[v]);
-      }
-    }
-    Moments overflow[hn::MaxLanes(d64)];
-    for (std::size_t v = 0; v < kVectors; ++v) {
-      const std::size_t at = column + v * lanes;
-      const bool careful = !hn::AllTrue(d64, hn::IsFinite(squares[v]));
-      if (careful) {
-        // Lane by lane: which columns take this path must not depend on how many lanes a vector has.
-        for (std::size_t lane = 0; lane < lanes; ++lane) {
-          overflow[lane] = {before, count > 0 ? mean[at + lane] : 0, count > 0 ? m2[at + lane] : 0};
+        const Wide difference(hn::Sub(hn::LoadU(d32, row + v * kLanes), shift[v]));
+        for (std::size_t part = 0; part < Wide::kParts; ++part) {
+          sum[v][part] = hn::Add(sum[v][part], difference.parts[part]);
+          squares[v][part] = hn::MulAdd(difference.parts[part], difference.parts[part], squares[v][part]);
         }
       }
-      const auto offset = hn::Mul(sum[v], hn::Set(d64, inverse));
-      auto block_mean = hn::Add(hn::PromoteTo(d64, shift[v]), offset);
-      auto block_m2 = hn::Sub(squares[v], hn::Mul(sum[v], offset));
-      block_m2 = hn::Max(block_m2, hn::Zero(d64));
-      if (count > 0) {
-        const auto old_mean = hn::LoadU(d64, mean + at);
-        const auto delta = hn::Sub(block_mean, old_mean);
-        block_mean = hn::Add(old_mean, hn::Mul(delta, hn::Set(d64, mean_weight)));
-        const auto between = hn::Mul(hn::Mul(delta, delta), hn::Set(d64, m2_weight));
-        block_m2 = hn::Add(hn::LoadU(d64, m2 + at), hn::Add(block_m2, between));
-      }
-      hn::StoreU(block_mean, d64, mean + at);
-      hn::StoreU(block_m2, d64, m2 + at);
-      for (std::size_t lane = 0; careful && lane < lanes; ++lane) {
-        if (std::isfinite(hn::ExtractLane(squares[v], lane))) continue;
-        overflow[lane].merge(CarefulColumnMoments(x + at + lane, rows, stride));
-        mean[at + lane] = overflow[lane].mean;
-        m2[at + lane] = overflow[lane].m2;
+    }
+    for (std::size_t v = 0; v < kVectors; ++v) {
+      const Wide wide_shift(shift[v]);
+      for (std::size_t part = 0; part < Wide::kParts; ++part) {
+        const std::size_t at = column + v * kLanes + part * Wide::kLanes;
+        const bool careful = !hn::AllTrue(d64, hn::IsFinite(squares[v][part]));
+        Moments overflow[Wide::kLanes];
+        if (careful) {
+          // Lane by lane: which columns take this path must not depend on how many lanes a vector has.
+          for (std::size_t lane = 0; lane < Wide::kLanes; ++lane) {
+            overflow[lane] = {before, count > 0 ? mean[at + lane] : 0, count > 0 ? m2[at + lane] : 0};
+          }
+        }
+        const auto offset = hn::Mul(sum[v][part], hn::Set(d64, inverse));
+        auto block_mean = hn::Add(wide_shift.parts[part], offset);
+        auto block_m2 = hn::Sub(squares[v][part], hn::Mul(sum[v][part], offset));
+        block_m2 = hn::Max(block_m2, hn::Zero(d64));
+        if (count > 0) {
+          const auto old_mean = hn::LoadU(d64, mean + at);
+          const auto delta = hn::Sub(block_mean, old_mean);
+          block_mean = hn::Add(old_mean, hn::Mul(delta, hn::Set(d64, mean_weight)));
+          const auto between = hn::Mul(hn::Mul(delta, delta), hn::Set(d64, m2_weight));
+          block_m2 = hn::Add(hn::LoadU(d64, m2 + at), hn::Add(block_m2, between));
+        }
+        hn::StoreU(block_mean, d64, mean + at);
+        hn::StoreU(block_m2, d64, m2 + at);
+        for (std::size_t lane = 0; careful && lane < Wide::kLanes; ++lane) {
+          if (std::isfinite(hn::ExtractLane(squares[v][part], lane))) continue;
+          overflow[lane].merge(CarefulColumnMoments(x + at + lane, rows, stride));
+          mean[at + lane] = overflow[lane].mean;
+          m2[at + lane] = overflow[lane].m2;
+        }
       }
     }
   });
@@ -119,36 +143,48 @@ inline void MergeColumnMoments(std::size_t columns, std::size_t count, double* H
 }
 
 /// Adds Σ g and Σ g·d to sum and dot ([columns]), where d = x − mean and g = gradient(d32, index, column, d) is what
-/// the activation let through. index counts floats from x; mean is a pair hi + lo.
+/// the activation let through; index counts floats from x. dy is what gradient reads, fetched ahead.
 template <class Gradient>
-HWY_INLINE void AccumulateColumnDots(const float* HWY_RESTRICT x, std::size_t rows, std::size_t stride,
-                                     std::size_t columns, const float* HWY_RESTRICT mean_hi,
-                                     const float* HWY_RESTRICT mean_lo, const Gradient& gradient,
-                                     double* HWY_RESTRICT sum, double* HWY_RESTRICT dot) {
-  constexpr std::size_t kStrip = kColumnStrip / 2;
-  ForEachStrip<kStrip>(F64(), columns, [&](auto d64, auto vectors, std::size_t column) HWY_ATTR {
-    constexpr std::size_t kVectors = vectors;
-    const hn::Rebind<float, decltype(d64)> d32;
-    const std::size_t lanes = hn::Lanes(d64);
-    hn::Vec<decltype(d64)> sums[kVectors], dots[kVectors];
+HWY_INLINE void AccumulateColumnDots(const float* HWY_RESTRICT x, const float* HWY_RESTRICT dy, std::size_t rows,
+                                     std::size_t stride, std::size_t columns, const float* HWY_RESTRICT mean,
+                                     const Gradient& gradient, double* HWY_RESTRICT sum, double* HWY_RESTRICT dot) {
+  Prefetcher next_x(x + rows * stride), next_dy(dy + rows * stride);
+  ForEachStrip<kColumnStrip>(F32(), columns, [&](auto d32, auto vectors, std::size_t column) HWY_ATTR {
+    using D32 = decltype(d32);
+    using Wide = Widened<D32>;
+    using D64 = typename Wide::Wide;
+    constexpr D64 d64;
+    constexpr std::size_t kVectors = vectors, kLanes = hn::MaxLanes(D32());
+    constexpr std::size_t kBytes = kVectors * kLanes * sizeof(float);
+    hn::Vec<D32> means[kVectors];
+    hn::Vec<D64> sums[kVectors][Wide::kParts], dots[kVectors][Wide::kParts];
     for (std::size_t v = 0; v < kVectors; ++v) {
-      sums[v] = hn::LoadU(d64, sum + column + v * lanes);
-      dots[v] = hn::LoadU(d64, dot + column + v * lanes);
+      const std::size_t c = column + v * kLanes;
+      means[v] = hn::LoadU(d32, mean + c);
+      for (std::size_t part = 0; part < Wide::kParts; ++part) {
+        sums[v][part] = hn::LoadU(d64, sum + c + part * Wide::kLanes);
+        dots[v][part] = hn::LoadU(d64, dot + c + part * Wide::kLanes);
+      }
     }
     for (std::size_t r = 0; r < rows; ++r) {
+      next_x.template Step<kBytes>();
+      next_dy.template Step<kBytes>();
       for (std::size_t v = 0; v < kVectors; ++v) {
-        const std::size_t c = column + v * lanes;
-        const std::size_t index = r * stride + c;
-        const auto difference =
-            hn::Sub(hn::Sub(hn::LoadU(d32, x + index), hn::LoadU(d32, mean_hi + c)), hn::LoadU(d32, mean_lo + c));
-        const auto g = hn::PromoteTo(d64, gradient(d32, index, c, difference));
-        sums[v] = hn::Add(sums[v], g);
-        dots[v] = hn::MulAdd(g, hn::PromoteTo(d64, difference), dots[v]);
+        const std::size_t index = r * stride + column + v * kLanes;
+        const auto difference = hn::Sub(hn::LoadU(d32, x + index), means[v]);
+        const Wide d(difference), g(gradient(d32, index, column + v * kLanes, difference));
+        for (std::size_t part = 0; part < Wide::kParts; ++part) {
+          sums[v][part] = hn::Add(sums[v][part], g.parts[part]);
+          dots[v][part] = hn::MulAdd(g.parts[part], d.parts[part], dots[v][part]);
+        }
       }
     }
     for (std::size_t v = 0; v < kVectors; ++v) {
-      hn::StoreU(sums[v], d64, sum + column + v * lanes);
-      hn::StoreU(dots[v], d64, dot + column + v * lanes);
+      for (std::size_t part = 0; part < Wide::kParts; ++part) {
+        const std::size_t at = column + v * kLanes + part * Wide::kLanes;
+        hn::StoreU(sums[v][part], d64, sum + at);
+        hn::StoreU(dots[v][part], d64, dot + at);
+      }
     }
   });
 }

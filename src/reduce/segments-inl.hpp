@@ -22,20 +22,35 @@ namespace HWY_NAMESPACE {
 
 inline constexpr std::size_t kSegmentLanes = 32;
 
-/// 32 sums in double. Parts are vectors; part p holds lanes p·Lanes … of the 32.
+/// Floats to fetch ahead along segments of `length`. Short ones are the caller's to fetch: what lies behind them belongs
+/// to another channel.
+inline std::size_t SegmentPrefetch(std::size_t length) { return length < kPrefetchFloats ? 0 : kPrefetchFloats; }
+
+/// 32 sums in double, in vectors: vector v of floats is widened to kParts of them.
 class LaneSums {
  public:
-  static constexpr std::size_t kParts = kSegmentLanes / hn::MaxLanes(F64());
+  static constexpr std::size_t kVectors = kSegmentLanes / hn::MaxLanes(F32());
+  static constexpr std::size_t kParts = Widened<F32>::kParts;
 
   HWY_INLINE LaneSums() {
     for (auto& part : parts_) part = hn::Zero(F64());
   }
-  HWY_INLINE hn::Vec<F64>& operator[](std::size_t part) { return parts_[part]; }
+  HWY_INLINE void Add(std::size_t v, const Widened<F32>& value) {
+    for (std::size_t part = 0; part < kParts; ++part)
+      parts_[kParts * v + part] = hn::Add(parts_[kParts * v + part], value.parts[part]);
+  }
+  HWY_INLINE void AddProduct(std::size_t v, const Widened<F32>& a, const Widened<F32>& b) {
+    for (std::size_t part = 0; part < kParts; ++part) {
+      parts_[kParts * v + part] = hn::MulAdd(a.parts[part], b.parts[part], parts_[kParts * v + part]);
+    }
+  }
 
   /// The total, by halves: lane i takes lane i + 16, then i + 8, …
   HWY_INLINE double Total() const {
     HWY_ALIGN double lanes[kSegmentLanes];
-    for (std::size_t p = 0; p < kParts; ++p) hn::Store(parts_[p], F64(), lanes + p * hn::Lanes(F64()));
+    for (std::size_t part = 0; part < kParts * kVectors; ++part) {
+      hn::Store(parts_[part], F64(), lanes + part * hn::MaxLanes(F64()));
+    }
     for (std::size_t half = kSegmentLanes / 2; half > 0; half /= 2) {
       for (std::size_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
     }
@@ -43,23 +58,23 @@ class LaneSums {
   }
 
  private:
-  hn::Vec<F64> parts_[kParts];
+  hn::Vec<F64> parts_[kParts * kVectors];
 };
 
-/// Calls body(part, offset) for the vectors of one segment of `length` values, and last(part, offset, count) for those
-/// that it fills only in part; value i goes to lane i mod 32.
+/// Calls body(v, offset) for the vectors of floats of one segment of `length` values, and last(v, offset, count) for
+/// the one that it fills only in part; value i goes to lane i mod 32.
 template <class Body, class Last>
 HWY_INLINE void ForEachPart(std::size_t length, const Body& body, const Last& last) {
-  const std::size_t lanes = hn::Lanes(F64());
+  constexpr std::size_t kLanes = hn::MaxLanes(F32());
   std::size_t i = 0;
   for (; i + kSegmentLanes <= length; i += kSegmentLanes) {
-    for (std::size_t p = 0; p < LaneSums::kParts; ++p) body(p, i + p * lanes);
+    for (std::size_t v = 0; v < LaneSums::kVectors; ++v) body(v, i + v * kLanes);
   }
-  for (std::size_t p = 0; p < LaneSums::kParts; ++p, i += lanes) {
-    if (i + lanes <= length) {
-      body(p, i);
+  for (std::size_t v = 0; v < LaneSums::kVectors; ++v, i += kLanes) {
+    if (i + kLanes <= length) {
+      body(v, i);
     } else {
-      if (i < length) last(p, i, length - i);
+      if (i < length) last(v, i, length - i);
       break;
     }
   }
@@ -87,45 +102,47 @@ inline Moments CarefulSegmentMoments(const float* HWY_RESTRICT x, std::size_t se
 /// cache, as AccumulateColumnMoments.
 inline Moments SegmentMoments(const float* HWY_RESTRICT x, std::size_t segments, std::size_t stride,
                               std::size_t length) {
-  constexpr F64 d64;
-  constexpr F32Half d32;
-  constexpr std::size_t kParts = LaneSums::kParts;
+  constexpr F32 d;
   const auto n = static_cast<double>(segments * length);
 
   // Pass 1: a shift near the mean. Scaled before it is summed, so that the shift of huge values does not overflow.
-  hn::Vec<F32Half> shift_parts[kParts];
-  for (auto& part : shift_parts) part = hn::Zero(d32);
-  const auto weight = hn::Set(d32, static_cast<float>(1.0 / n));
+  hn::Vec<F32> shift_parts[LaneSums::kVectors];
+  for (auto& part : shift_parts) part = hn::Zero(d);
+  const std::size_t ahead = SegmentPrefetch(length);
+  const auto weight = hn::Set(d, static_cast<float>(1.0 / n));
   for (std::size_t s = 0; s < segments; ++s) {
     const float* segment = x + s * stride;
     ForEachPart(
         length,
-        [&](std::size_t p, std::size_t i)
-            HWY_ATTR { shift_parts[p] = hn::Add(shift_parts[p], hn::Mul(hn::LoadU(d32, segment + i), weight)); },
-        [&](std::size_t p, std::size_t i, std::size_t count) HWY_ATTR {
-          shift_parts[p] = hn::Add(shift_parts[p], hn::Mul(LoadFirst(d32, segment + i, count), weight));
+        [&](std::size_t v, std::size_t i) HWY_ATTR {
+          hwy::Prefetch(segment + i + ahead);
+          shift_parts[v] = hn::Add(shift_parts[v], hn::Mul(hn::LoadU(d, segment + i), weight));
+        },
+        [&](std::size_t v, std::size_t i, std::size_t count) HWY_ATTR {
+          hwy::Prefetch(segment + i + ahead);
+          shift_parts[v] = hn::Add(shift_parts[v], hn::Mul(LoadFirst(d, segment + i, count), weight));
         });
   }
   LaneSums shift_sums;
-  for (std::size_t p = 0; p < kParts; ++p) shift_sums[p] = hn::PromoteTo(d64, shift_parts[p]);
+  for (std::size_t v = 0; v < LaneSums::kVectors; ++v) shift_sums.Add(v, Widened<F32>(shift_parts[v]));
   const auto shift = static_cast<float>(shift_sums.Total());
 
   // Pass 2: differences from it.
-  const auto shift_vector = hn::Set(d32, shift);
+  const auto shift_vector = hn::Set(d, shift);
   LaneSums sums, squares;
-  const auto take = [&](std::size_t p, hn::Vec<F32Half> difference) HWY_ATTR {
-    const auto wide = hn::PromoteTo(d64, difference);
-    sums[p] = hn::Add(sums[p], wide);
-    squares[p] = hn::MulAdd(wide, wide, squares[p]);
+  const auto take = [&](std::size_t v, hn::Vec<F32> difference) HWY_ATTR {
+    const Widened<F32> wide(difference);
+    sums.Add(v, wide);
+    squares.AddProduct(v, wide, wide);
   };
   for (std::size_t s = 0; s < segments; ++s) {
     const float* segment = x + s * stride;
     ForEachPart(
         length,
-        [&](std::size_t p, std::size_t i) HWY_ATTR { take(p, hn::Sub(hn::LoadU(d32, segment + i), shift_vector)); },
-        [&](std::size_t p, std::size_t i, std::size_t count) HWY_ATTR {
-          const auto difference = hn::Sub(LoadFirst(d32, segment + i, count), shift_vector);
-          take(p, hn::IfThenElseZero(hn::FirstN(d32, count), difference));
+        [&](std::size_t v, std::size_t i) HWY_ATTR { take(v, hn::Sub(hn::LoadU(d, segment + i), shift_vector)); },
+        [&](std::size_t v, std::size_t i, std::size_t count) HWY_ATTR {
+          const auto difference = hn::Sub(LoadFirst(d, segment + i, count), shift_vector);
+          take(v, hn::IfThenElseZero(hn::FirstN(d, count), difference));
         });
   }
   const double sum = sums.Total(), square = squares.Total();
@@ -140,33 +157,34 @@ struct Dots {
   double dot = 0;
 };
 
-/// Dots over `segments` segments of `length` values, `stride` floats apart. g = gradient(d32, index, count, d) is what
-/// the activation let through; index counts floats from x; count < Lanes asks for the first `count` values alone.
+/// Dots over `segments` segments of `length` values, `stride` floats apart. g = gradient(index, count, d) is what the
+/// activation let through; index counts floats from x; count < Lanes asks for the first `count` values alone.
 template <class Gradient>
 HWY_INLINE Dots SegmentDots(const float* HWY_RESTRICT x, std::size_t segments, std::size_t stride, std::size_t length,
-                            float mean_hi, float mean_lo, const Gradient& gradient) {
-  constexpr F64 d64;
-  constexpr F32Half d32;
-  const auto hi = hn::Set(d32, mean_hi), lo = hn::Set(d32, mean_lo);
+                            float mean, const Gradient& gradient) {
+  constexpr F32 d;
+  const std::size_t ahead = SegmentPrefetch(length);
+  const auto mean_vector = hn::Set(d, mean);
   LaneSums sums, dots;
-  const auto take = [&](std::size_t p, hn::Vec<F32Half> g, hn::Vec<F32Half> difference) HWY_ATTR {
-    const auto wide = hn::PromoteTo(d64, g);
-    sums[p] = hn::Add(sums[p], wide);
-    dots[p] = hn::MulAdd(wide, hn::PromoteTo(d64, difference), dots[p]);
+  const auto take = [&](std::size_t v, hn::Vec<F32> g, hn::Vec<F32> difference) HWY_ATTR {
+    const Widened<F32> wide(g);
+    sums.Add(v, wide);
+    dots.AddProduct(v, wide, Widened<F32>(difference));
   };
   for (std::size_t s = 0; s < segments; ++s) {
     const std::size_t base = s * stride;
     ForEachPart(
         length,
-        [&](std::size_t p, std::size_t i) HWY_ATTR {
-          const auto difference = hn::Sub(hn::Sub(hn::LoadU(d32, x + base + i), hi), lo);
-          take(p, gradient(d32, base + i, hn::Lanes(d32), difference), difference);
+        [&](std::size_t v, std::size_t i) HWY_ATTR {
+          hwy::Prefetch(x + base + i + ahead);
+          const auto difference = hn::Sub(hn::LoadU(d, x + base + i), mean_vector);
+          take(v, gradient(base + i, hn::MaxLanes(F32()), difference), difference);
         },
-        [&](std::size_t p, std::size_t i, std::size_t count) HWY_ATTR {
-          const auto difference = hn::Sub(hn::Sub(LoadFirst(d32, x + base + i, count), hi), lo);
-          const auto g = gradient(d32, base + i, count, difference);
-          const auto mask = hn::FirstN(d32, count);
-          take(p, hn::IfThenElseZero(mask, g), hn::IfThenElseZero(mask, difference));
+        [&](std::size_t v, std::size_t i, std::size_t count) HWY_ATTR {
+          const auto difference = hn::Sub(LoadFirst(d, x + base + i, count), mean_vector);
+          const auto mask = hn::FirstN(d, count);
+          take(v, hn::IfThenElseZero(mask, gradient(base + i, count, difference)),
+               hn::IfThenElseZero(mask, difference));
         });
   }
   return {sums.Total(), dots.Total()};

@@ -1,8 +1,8 @@
 // What the kernels add to Highway. Included once per instruction set (the guard toggles); everything here lives in
 // that target's namespace.
 //
-// Statistics work in units of one vector of doubles and as many floats. Every product below is of two floats widened
-// to double, hence exact: a fused and an unfused multiply-add give the same bits, and so do all instruction sets.
+// Statistics widen a vector of floats to two of doubles. A product of two floats is exact in double: a fused and an
+// unfused multiply-add give the same bits, and so do all instruction sets.
 #if defined(EQUINORM_SIMD_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef EQUINORM_SIMD_INL_HPP
 #undef EQUINORM_SIMD_INL_HPP
@@ -10,6 +10,7 @@
 #define EQUINORM_SIMD_INL_HPP
 #endif
 
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include <cstddef>
@@ -23,10 +24,34 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 using F64 = hn::ScalableTag<double>;
 using F32 = hn::ScalableTag<float>;
-using F32Half = hn::Rebind<float, F64>;  ///< as many floats as a vector has doubles
 
 template <std::size_t n>
 using Constant = std::integral_constant<std::size_t, n>;
+
+/// Floats that a pass along memory fetches ahead: one page, where the hardware's own prefetch ends.
+inline constexpr std::size_t kPrefetchFloats = 1024;
+
+/// A vector of floats as doubles: two vectors, or one where there is a single lane.
+template <class D>
+struct Widened {
+  static constexpr bool kSingle = hn::MaxLanes(D()) == 1;
+  static constexpr std::size_t kParts = kSingle ? 1 : 2;
+  using Half = std::conditional_t<kSingle, D, hn::Half<D>>;
+  using Wide = hn::Rebind<double, Half>;
+  static constexpr std::size_t kLanes = hn::MaxLanes(Wide());
+
+  HWY_INLINE explicit Widened(hn::Vec<D> v) {
+    if constexpr (kSingle) {
+      parts[0] = hn::PromoteTo(Wide(), v);
+    } else {
+#if HWY_TARGET != HWY_SCALAR  // which knows no halves
+      parts[0] = hn::PromoteTo(Wide(), hn::LowerHalf(Half(), v));
+      parts[1] = hn::PromoteTo(Wide(), hn::UpperHalf(Half(), v));
+#endif
+    }
+  }
+  hn::Vec<Wide> parts[kParts];
+};
 
 /// The first `count` < Lanes(d) floats at p, the rest 0. Reads nothing behind them.
 template <class D>

@@ -1,9 +1,12 @@
 // Batch norm: arguments checked, then statistics, coefficients and one elementwise pass, by columns or by segments.
 #include "equinorm/batch_norm.hpp"
 
+#include <hwy/cache_control.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <memory>
 #include <new>
@@ -169,7 +172,7 @@ class Columns {
     }
     write_forward(channels);
     t.stream = streams(g_, t.y, p_.width);
-    for_each_block_backwards([&](std::size_t begin, const Block& block) {
+    for_each_chunk_backwards([&](std::size_t begin, const Block& block) {
       ForwardTensors moved = t.at(begin);
       moved.stream = t.stream && block.columns == p_.width;
       normalize_columns(moved, block, coefficients_of(s_));
@@ -212,11 +215,12 @@ class Columns {
         sum += first(0)[at];
         dot += second(0)[at];
       }
+      dot -= sum * static_cast<double>(s_.mean_lo[c]);
       channels.write_parameters(c, sum, dot);
       for (std::size_t at = c; at < p_.width; at += g_.channels) channels.write(c, sum, dot, s_, at);
     }
     t.stream = streams(g_, t.dx, p_.width);
-    for_each_block_backwards([&](std::size_t begin, const Block& block) {
+    for_each_chunk_backwards([&](std::size_t begin, const Block& block) {
       BackwardTensors moved = t.at(begin);
       moved.stream = t.stream && block.columns == p_.width;
       gradient_columns(moved, block, k);
@@ -234,19 +238,14 @@ class Columns {
     }
   }
 
-  /// The elementwise pass goes through each thread's blocks from the last to the first: what the statistics read last
+  /// The elementwise pass goes through each thread's chunks from the last to the first: what the statistics read last
   /// is still in the caches.
   template <class Body>
-  void for_each_block_backwards(const Body& body) const {
+  void for_each_chunk_backwards(const Body& body) const {
     if (p_.tail > 0) body(p_.rows * p_.width, tail());
     parallel_ranges(p_.chunks, threads_, [&](std::size_t begin, std::size_t end) {
       for (std::size_t chunk = end; chunk-- > begin;) {
-        const std::size_t rows = p_.rows_of_chunk(chunk);
-        for (std::size_t block = (rows + p_.block_rows - 1) / p_.block_rows; block-- > 0;) {
-          const std::size_t row = block * p_.block_rows;
-          body((chunk * p_.chunk_rows + row) * p_.width,
-               Block{std::min(p_.block_rows, rows - row), p_.width, p_.width});
-        }
+        body(chunk * p_.chunk_rows * p_.width, Block{p_.rows_of_chunk(chunk), p_.width, p_.width});
       }
     });
   }
@@ -266,7 +265,7 @@ class Segments {
   /// Statistics, then y. A channel that is not cut is normalized at once, from the caches.
   void forward(ForwardTensors t, const BatchNormStatistics& out, const ForwardChannels& channels) const {
     t.stream = streams(g_, t.y, g_.inner);
-    for_each_part([&](std::size_t c, std::size_t part, std::size_t begin, std::size_t end) {
+    for_each_part({t.x, t.residual, t.y}, [&](std::size_t c, std::size_t part, std::size_t begin, std::size_t end) {
       Moments moments;
       for (std::size_t i = begin; i < end; ++i) {
         const auto piece = p_.piece(c, i);
@@ -284,7 +283,7 @@ class Segments {
   void normalize(ForwardTensors t, const ForwardChannels& channels) const {
     t.stream = streams(g_, t.y, g_.inner);
     for (std::size_t c = 0; c < g_.channels; ++c) channels.write(c, s_, c);
-    for_each_part([&](std::size_t c, std::size_t, std::size_t begin, std::size_t end) {
+    for_each_part({t.x, t.residual, t.y}, [&](std::size_t c, std::size_t, std::size_t begin, std::size_t end) {
       normalize_pieces(c, begin, end, t, channels);
     });
   }
@@ -292,7 +291,8 @@ class Segments {
   void differentiate(BackwardTensors t, const BackwardChannels& channels) const {
     t.stream = streams(g_, t.dx, g_.inner);
     for (std::size_t c = 0; c < g_.channels; ++c) channels.forward().write(c, s_, c);
-    for_each_part([&](std::size_t c, std::size_t part, std::size_t begin, std::size_t end) {
+    const auto tensors = {t.x, t.y, t.dy, static_cast<const float*>(t.dx), static_cast<const float*>(t.dresidual)};
+    for_each_part(tensors, [&](std::size_t c, std::size_t part, std::size_t begin, std::size_t end) {
       double sum = 0, dot = 0;
       if (channels.forward().needs_care(c)) {
         if (part == 0) careful_dots(g_, c, t, channels.forward().channel(c), &sum, &dot);
@@ -301,6 +301,7 @@ class Segments {
           const auto piece = p_.piece(c, i);
           segment_dots(t.at(piece.offset), block(piece), coefficients_of(s_).at(c), &sum, &dot);
         }
+        dot -= sum * static_cast<double>(s_.mean_lo[c]);
       }
       s_.first[c * p_.parts + part] = sum;
       s_.second[c * p_.parts + part] = dot;
@@ -311,19 +312,35 @@ class Segments {
     });
     if (p_.parts == 1) return;
     for (std::size_t c = 0; c < g_.channels; ++c) finish_gradients(c, channels);
-    for_each_part([&](std::size_t c, std::size_t, std::size_t begin, std::size_t end) {
+    for_each_part(tensors, [&](std::size_t c, std::size_t, std::size_t begin, std::size_t end) {
       differentiate_pieces(c, begin, end, t, channels);
     });
   }
 
  private:
-  /// Calls body(channel, part, first piece, one past the last).
+  /// Calls body(channel, part, first piece, one past the last). `tensors` are those that body is about to touch.
   template <class Body>
-  void for_each_part(const Body& body) const {
-    parallel_for(g_.channels * p_.parts, threads_, [&](std::size_t unit) {
-      const std::size_t part = unit % p_.parts;
-      body(unit / p_.parts, part, part * p_.pieces / p_.parts, (part + 1) * p_.pieces / p_.parts);
+  void for_each_part(std::initializer_list<const float*> tensors, const Body& body) const {
+    parallel_for(p_.groups * p_.parts, threads_, [&](std::size_t unit) {
+      const std::size_t part = unit % p_.parts, begin = unit / p_.parts * p_.group;
+      const std::size_t end = std::min(begin + p_.group, g_.channels);
+      if (p_.group > 1) fetch(tensors, begin, end);
+      for (std::size_t c = begin; c < end; ++c) {
+        body(c, part, part * p_.pieces / p_.parts, (part + 1) * p_.pieces / p_.parts);
+      }
     });
+  }
+
+  /// Small planes of one channel lie far apart: fetched one by one they would cost a miss each.
+  void fetch(std::initializer_list<const float*> tensors, std::size_t begin, std::size_t end) const {
+    constexpr std::size_t kLine = 64 / sizeof(float);
+    for (const float* tensor : tensors) {
+      if (tensor == nullptr) continue;
+      for (std::size_t sample = 0; sample < g_.samples; ++sample) {
+        const float* plane = tensor + (sample * g_.channels + begin) * g_.inner;
+        for (std::size_t i = 0; i < (end - begin) * g_.inner; i += kLine) hwy::Prefetch(plane + i);
+      }
+    }
   }
 
   Block block(const SegmentPlan::Piece& piece) const { return {piece.segments, p_.stride(), piece.length}; }

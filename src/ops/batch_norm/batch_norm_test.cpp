@@ -160,6 +160,7 @@ TEST(BatchNorm, MatchesTheReferenceOnEveryShapeAndValue) {
       const bool small = shape.shape.elements() < 20'000;
       if (!small && std::string(value.name) != "normal" && std::string(value.name) != "mean_1e6") continue;
       for (int variant = 0; variant < 4; ++variant) {
+        if (!small && variant % 3 != 0) continue;
         Call call(shape.shape, shape.layout, cases::make(value, shape.shape.elements(), 3));
         call.options.activation = variant % 2 == 1 ? Activation::relu : Activation::none;
         call.add = variant >= 2;
@@ -174,6 +175,348 @@ TEST(BatchNorm, MatchesTheReferenceOnEveryShapeAndValue) {
         if (HasFatalFailure()) return;
       }
     }
+  }
+}
+
+/// FNV-1a over the bits of all outputs.
+std::uint64_t fingerprint(const Call& call) {
+  std::uint64_t hash = 0xcbf29ce484222325;
+  const auto mix = [&hash](std::uint64_t bits) { hash = (hash ^ bits) * 0x100000001b3; };
+  for (const auto* v : {&call.y, &call.dx, &call.dresidual, &call.dgamma, &call.dbeta}) {
+    for (const float f : *v) mix(std::bit_cast<std::uint32_t>(f));
+  }
+  for (const auto* v : {&call.mean, &call.variance}) {
+    for (const double f : *v) mix(std::bit_cast<std::uint64_t>(f));
+  }
+  return hash;
+}
+
+class EveryTarget : public testing::Test {
+ protected:
+  void TearDown() override { ASSERT_TRUE(set_simd_target("").ok()); }
+};
+
+TEST_F(EveryTarget, AndEveryNumberOfThreadsGivesTheSameBits) {
+  for (const auto& shape : cases::shapes()) {
+    for (const auto& value : cases::values()) {
+      const bool small = shape.shape.elements() < 20'000;
+      if (!small && std::string(value.name) != "mean_1e3") continue;
+      std::optional<std::uint64_t> first;
+      for (const std::string& target : simd_targets()) {
+        ASSERT_TRUE(set_simd_target(target).ok());
+        for (const int threads : {1, 2, 3, 8}) {
+          if (threads > 1 && small) continue;
+          Call call(shape.shape, shape.layout, cases::make(value, shape.shape.elements(), 5));
+          call.options.activation = Activation::relu;
+          ASSERT_TRUE(call.forward({threads}).ok());
+          ASSERT_TRUE(call.backward({threads}).ok());
+          if (!first) first = fingerprint(call);
+          ASSERT_EQ(fingerprint(call), *first)
+              << describe(shape.shape, shape.layout) << " " << value.name << " " << target << " " << threads;
+        }
+      }
+    }
+  }
+}
+
+TEST_F(EveryTarget, GivesTheSameBitsWithAResidualAndInInference) {
+  for (const auto& shape : cases::shapes()) {
+    std::optional<std::uint64_t> first;
+    for (const std::string& target : simd_targets()) {
+      ASSERT_TRUE(set_simd_target(target).ok());
+      for (const int threads : {1, 2, 8}) {
+        Call call(shape.shape, shape.layout, cases::make(cases::values().front(), shape.shape.elements(), 5));
+        call.add = true;
+        ASSERT_TRUE(call.forward({threads}).ok());
+        ASSERT_TRUE(call.backward({threads}).ok());
+        const std::vector<float> mean(call.channels, 0.25F), variance(call.channels, 1.5F);
+        ASSERT_TRUE(call.inference(mean, variance, {threads}).ok());
+        if (!first) first = fingerprint(call);
+        ASSERT_EQ(fingerprint(call), *first) << describe(shape.shape, shape.layout) << " " << target << " " << threads;
+      }
+    }
+  }
+}
+
+TEST_F(EveryTarget, NeitherReadsNorWritesBeyondTheTensorWhateverItsAlignment) {
+  for (const std::string& target : simd_targets()) {
+    ASSERT_TRUE(set_simd_target(target).ok());
+    for (const auto& shape : cases::shapes()) {
+      const std::size_t count = shape.shape.elements();
+      if (count > 20'000) continue;
+      Call aligned(shape.shape, shape.layout, cases::make(cases::values().front(), count, 5));
+      ASSERT_TRUE(aligned.forward().ok());
+      for (const std::size_t offset : {1U, 3U, 15U}) {
+        constexpr float kSentinel = 12345;
+        std::vector<float> y(count + 32, kSentinel);
+        // x lies at the very end of its allocation: AddressSanitizer sees a read beyond it.
+        std::vector<float> x(offset);
+        x.insert(x.end(), aligned.x.begin(), aligned.x.end());
+        x.shrink_to_fit();
+        Call call = aligned;
+        ASSERT_TRUE(batch_norm_forward(call.options, call.view<const float>(x.data() + offset),
+                                       {call.gamma.data(), call.beta.data()}, {}, call.view(y.data() + offset),
+                                       {call.mean.data(), call.variance.data()}, nullptr)
+                        .ok());
+        for (std::size_t i = 0; i < y.size(); ++i) {
+          const bool inside = i >= offset && i < offset + count;
+          ASSERT_EQ(y[i], inside ? aligned.y[i - offset] : kSentinel)
+              << describe(shape.shape, shape.layout) << " " << i;
+        }
+      }
+    }
+  }
+}
+
+TEST(BatchNorm, InPlaceGivesTheSameBits) {
+  for (const auto& shape : cases::shapes()) {
+    Call apart(shape.shape, shape.layout, cases::make(cases::values().front(), shape.shape.elements(), 5));
+    apart.add = true;
+    apart.options.activation = Activation::relu;
+    ASSERT_TRUE(apart.forward().ok());
+    ASSERT_TRUE(apart.backward().ok());
+    Call inside = apart;
+    ASSERT_TRUE(batch_norm_forward(inside.options, inside.view<const float>(inside.x.data()),
+                                   {inside.gamma.data(), inside.beta.data()},
+                                   inside.view<const float>(inside.residual.data()), inside.view(inside.x.data()),
+                                   {inside.mean.data(), inside.variance.data()}, nullptr)
+                    .ok());
+    ASSERT_EQ(inside.x, apart.y);
+    inside.x = apart.x;
+    ASSERT_TRUE(
+        batch_norm_backward(inside.options, inside.view<const float>(inside.x.data()),
+                            inside.view<const float>(inside.y.data()), inside.view<const float>(inside.dy.data()),
+                            {inside.gamma.data(), inside.beta.data()}, {inside.mean.data(), inside.variance.data()},
+                            inside.view(inside.dy.data()), inside.view(inside.dresidual.data()), {})
+            .ok());
+    ASSERT_EQ(inside.dy, apart.dx);
+    ASSERT_EQ(inside.dresidual, apart.dresidual);
+  }
+}
+
+TEST(BatchNorm, InferenceOfARowDoesNotDependOnTheBatch) {
+  const std::size_t rows = 70, channels = 37;
+  Call batch({rows, channels}, Layout::channels_last, cases::make(cases::values().front(), rows * channels, 9));
+  const std::vector<float> mean(channels, 0.3F), variance(channels, 2.0F);
+  ASSERT_TRUE(batch.inference(mean, variance).ok());
+  for (std::size_t r = 0; r < rows; ++r) {
+    Call one({1, channels}, Layout::channels_last, {&batch.x[r * channels], &batch.x[r * channels] + channels});
+    ASSERT_TRUE(one.inference(mean, variance).ok());
+    for (std::size_t c = 0; c < channels; ++c) ASSERT_EQ(one.y[c], batch.y[r * channels + c]);
+  }
+}
+
+TEST(BatchNorm, AnOutlierOf1e8DoesNotCostTheOthersTheirDigits) {
+  for (const Layout layout : {Layout::channels_last, Layout::channels_first}) {
+    const Shape shape = layout == Layout::channels_last ? Shape{64, 64, 5} : Shape{64, 5, 64};
+    std::vector<float> x = cases::make(cases::values().front(), shape.elements(), 11);
+    x[0] = 1e8F;
+    Call call(shape, layout, x);
+    ASSERT_TRUE(call.forward().ok());
+    expect_forward(call, "outlier");
+    ASSERT_TRUE(call.backward().ok());
+    expect_backward(call, "outlier");
+  }
+}
+
+TEST(BatchNorm, NanAndInfinityStayInTheirChannel) {
+  for (const Layout layout : {Layout::channels_last, Layout::channels_first}) {
+    const Shape shape = layout == Layout::channels_last ? Shape{6, 9, 3} : Shape{6, 3, 9};
+    for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+      Call call(shape, layout, cases::make(cases::values().front(), shape.elements(), 4));
+      call.options.non_finite = NonFinitePolicy::propagate;
+      call.x[layout == Layout::channels_last ? 1 : 9] = bad;  // channel 1
+      ASSERT_TRUE(call.forward().ok());
+      for (std::size_t i = 0; i < call.y.size(); ++i) {
+        ASSERT_EQ(std::isfinite(call.y[i]), call.channel_of(i) != 1) << i;
+      }
+    }
+  }
+}
+
+/// Central differences of the reference's own forward: the closed form of the gradient is checked, not just copied.
+TEST(BatchNorm, GradientsAgreeWithFiniteDifferences) {
+  const Shape shape{5, 3};
+  const std::size_t count = 15;
+  Call call(shape, Layout::channels_last, cases::make(cases::values().front(), count, 21));
+  ASSERT_TRUE(call.forward().ok());
+  ASSERT_TRUE(call.backward().ok());
+  const auto loss = [&](const std::vector<double>& x, const std::vector<double>& gamma,
+                        const std::vector<double>& beta) {
+    const auto y = reference::batch_norm_forward(x, shape, Layout::channels_last, gamma, beta, {}, false, 1e-5).y;
+    double sum = 0;
+    for (std::size_t i = 0; i < count; ++i) sum += y[i] * static_cast<double>(call.dy[i]);
+    return sum;
+  };
+  const double h = 1e-5;  // error h² ≈ 1e-10 of truncation, 1e-16/h ≈ 1e-11 of rounding: far under a float's 1e-7
+  const auto derivative = [&](int which, std::size_t i) {
+    double sides[2];
+    for (const int side : {0, 1}) {
+      std::vector<double> arguments[3] = {widen(call.x), widen(call.gamma), widen(call.beta)};
+      arguments[which][i] += side == 0 ? -h : h;
+      sides[side] = loss(arguments[0], arguments[1], arguments[2]);
+    }
+    return (sides[1] - sides[0]) / (2 * h);
+  };
+  for (std::size_t i = 0; i < count; ++i) EXPECT_NEAR(static_cast<double>(call.dx[i]), derivative(0, i), 3e-6);
+  for (std::size_t c = 0; c < 3; ++c) {
+    EXPECT_NEAR(static_cast<double>(call.dgamma[c]), derivative(1, c), 3e-6);
+    EXPECT_NEAR(static_cast<double>(call.dbeta[c]), derivative(2, c), 3e-6);
+  }
+}
+
+TEST(BatchNorm, GradientsOfAConstantLossVanish) {
+  // dy the same everywhere in a channel: the norm's output cannot move along it, so dx = 0 up to rounding of dy.
+  Call call({400, 19}, Layout::channels_last, cases::make(cases::values().front(), 400 * 19, 2));
+  std::fill(call.dy.begin(), call.dy.end(), 1e6F);
+  ASSERT_TRUE(call.forward().ok());
+  ASSERT_TRUE(call.backward().ok());
+  for (const float dx : call.dx) ASSERT_NEAR(static_cast<double>(dx), 0, 1e6 * 8 * kUnit);
+}
+
+struct Running {
+  explicit Running(const RunningOptions& options) : mean(2, 0.0F), variance(2, 1.0F) {
+    statistics = {mean.data(), variance.data(), 0, 0, options};
+  }
+  std::vector<float> mean, variance;
+  RunningStatistics statistics;
+};
+
+Status forward_with(Call& call, Running& running) {
+  return batch_norm_forward(call.options, call.view<const float>(call.x.data()), {}, {}, call.view(call.y.data()),
+                            {call.mean.data(), call.variance.data()}, &running.statistics);
+}
+
+TEST(BatchNorm, RunningStatisticsFollowTheirDialect) {
+  // Channel 0: 1, 3 (mean 2, biased variance 1, unbiased 2). Channel 1: 10, 20 (15, 25, 50).
+  struct Row {
+    const char* dialect;
+    RunningOptions options;
+    double mean0, mean1, variance0, variance1;
+  };
+  const Row rows[] = {
+      {"note", RunningOptions::note(), 0.2, 1.5, 0.9 + 0.1, 0.9 + 2.5},
+      {"torch", RunningOptions::torch(), 0.2, 1.5, 0.9 + 0.2, 0.9 + 5.0},
+      {"keras", RunningOptions::keras(), 0.02, 0.15, 0.99 + 0.01, 0.99 + 0.25},
+      {"onnx", RunningOptions::onnx(), 0.2, 1.5, 0.9 + 0.1, 0.9 + 2.5},
+  };
+  for (const Row& row : rows) {
+    Call call({2, 2}, Layout::channels_last, {1, 10, 3, 20});
+    Running running(row.options);
+    ASSERT_TRUE(forward_with(call, running).ok());
+    EXPECT_NEAR(static_cast<double>(running.mean[0]), row.mean0, 1e-6) << row.dialect;
+    EXPECT_NEAR(static_cast<double>(running.mean[1]), row.mean1, 1e-6) << row.dialect;
+    EXPECT_NEAR(static_cast<double>(running.variance[0]), row.variance0, 1e-6) << row.dialect;
+    EXPECT_NEAR(static_cast<double>(running.variance[1]), row.variance1, 1e-6) << row.dialect;
+    EXPECT_EQ(running.statistics.batches, 1U);
+  }
+}
+
+TEST(BatchNorm, CumulativeRunningStatisticsAreThePlainAverage) {
+  Running running({0.1, true, VarianceKind::biased});
+  for (const float shift : {0.0F, 3.0F, 9.0F}) {
+    Call call({2, 2}, Layout::channels_last, {1 + shift, 1, 3 + shift, 5});
+    ASSERT_TRUE(forward_with(call, running).ok());
+  }
+  EXPECT_NEAR(static_cast<double>(running.mean[0]), 2 + 4, 1e-6);  // shifts 0, 3, 9 average 4
+  EXPECT_NEAR(static_cast<double>(running.variance[1]), 4, 1e-6);
+}
+
+TEST(BatchNorm, ANonFiniteBatchNeverReachesRunningStatisticsUnlessToldTo) {
+  for (const auto policy : {NonFinitePolicy::error, NonFinitePolicy::skip, NonFinitePolicy::propagate}) {
+    Call call({2, 2}, Layout::channels_last, {1, 10, std::numeric_limits<float>::quiet_NaN(), 20});
+    call.options.non_finite = policy;
+    Running running(RunningOptions::torch());
+    const Status status = forward_with(call, running);
+    const bool propagates = policy == NonFinitePolicy::propagate;
+    EXPECT_EQ(status.code(), policy == NonFinitePolicy::error ? StatusCode::non_finite : StatusCode::ok);
+    EXPECT_EQ(std::isnan(running.mean[0]), propagates);
+    EXPECT_EQ(running.mean[1] != 0, propagates) << "the good channel of a bad batch";
+    EXPECT_EQ(running.statistics.batches, propagates ? 1U : 0U);
+    EXPECT_EQ(running.statistics.skipped, policy == NonFinitePolicy::skip ? 1U : 0U);
+  }
+}
+
+TEST(BatchNorm, OneValuePerChannelIsAnErrorUnlessAllowed) {
+  Call call({1, 2}, Layout::channels_last, {3, 4});
+  Running running(RunningOptions::torch());
+  const Status refused = forward_with(call, running);
+  EXPECT_EQ(refused.code(), StatusCode::too_few_values);
+  EXPECT_NE(refused.message().find("[1, 2]"), std::string::npos) << refused.message();
+  call.options.single_value = SingleValuePolicy::allow;
+  ASSERT_TRUE(forward_with(call, running).ok());
+  EXPECT_EQ(call.y, (std::vector<float>{0, 0}));
+  EXPECT_NEAR(static_cast<double>(running.mean[0]), 0.3, 1e-6);
+  EXPECT_EQ(running.variance[0], 1);  // 0/0 is not taken in
+  Call empty({0, 2}, Layout::channels_last, {});
+  empty.options.single_value = SingleValuePolicy::allow;
+  EXPECT_EQ(empty.forward().code(), StatusCode::too_few_values);
+  EXPECT_TRUE(empty.inference({0, 0}, {1, 1}).ok());
+  EXPECT_TRUE(empty.backward().ok());
+  EXPECT_EQ(empty.dgamma, (std::vector<float>{0, 0}));
+}
+
+TEST(BatchNorm, BadArgumentsAreNamedAndNothingIsWritten) {
+  const auto fails = [](const char* part, const auto& spoil) {
+    Call call({4, 3}, Layout::channels_last, std::vector<float>(12, 1.0F));
+    TensorView<const float> x = call.view<const float>(call.x.data());
+    TensorView<float> y = call.view(call.y.data());
+    BatchNormStatistics statistics{call.mean.data(), call.variance.data()};
+    Running running(RunningOptions::torch());
+    Execution execution;
+    spoil(call.options, x, y, statistics, running, execution);
+    const Status status = batch_norm_forward(call.options, x, {}, {}, y, statistics, &running.statistics, execution);
+    EXPECT_EQ(status.code(), StatusCode::invalid_argument) << part;
+    EXPECT_NE(status.message().find("[batch_norm_forward]"), std::string::npos) << status.message();
+    EXPECT_NE(status.message().find(part), std::string::npos) << status.message();
+    EXPECT_EQ(call.y, std::vector<float>(12, -7.0F)) << part;
+    EXPECT_EQ(call.mean, std::vector<double>(3, -7.0)) << part;
+  };
+  fails("epsilon is 0", [](auto& options, auto&...) { options.epsilon = 0; });
+  fails("epsilon is nan", [](auto& options, auto&...) { options.epsilon = std::nan(""); });
+  fails("x has rank 1", [](auto&, auto& x, auto&...) { x.shape = {12}; });
+  fails("x has rank 6", [](auto&, auto& x, auto&...) { x.shape = Shape{1, 1, 1, 1, 4, 3}; });
+  fails("at least one channel", [](auto&, auto& x, auto&...) { x.shape = {4, 0}; });
+  fails("fewer elements than memory", [](auto&, auto& x, auto&...) {
+    x.shape = {std::size_t{1} << 40, std::size_t{1} << 40};
+  });
+  fails("x is null", [](auto&, auto& x, auto&...) { x.data = nullptr; });
+  fails("y is null", [](auto&, auto&, auto& y, auto&...) { y.data = nullptr; });
+  fails("y has shape [3, 4]; expected [4, 3]", [](auto&, auto&, auto& y, auto&...) { y.shape = {3, 4}; });
+  fails("y is channels-first", [](auto&, auto&, auto& y, auto&...) { y.layout = Layout::channels_first; });
+  fails("statistics.mean is null", [](auto&, auto&, auto&, auto& statistics, auto&...) { statistics.mean = nullptr; });
+  fails("running.variance is null",
+        [](auto&, auto&, auto&, auto&, auto& running, auto&) { running.statistics.variance = nullptr; });
+  fails("running_weight is 1.5",
+        [](auto&, auto&, auto&, auto&, auto& running, auto&) { running.statistics.options.running_weight = 1.5; });
+  fails("workspace has 64 bytes", [](auto&, auto&, auto&, auto&, auto&, auto& execution) {
+    alignas(64) static std::byte memory[64];
+    execution.workspace = memory;
+    execution.workspace_bytes = 64;
+  });
+  fails("workspace is misaligned", [](auto&, auto&, auto&, auto&, auto&, auto& execution) {
+    alignas(64) static std::byte memory[64];
+    execution.workspace = memory + 4;
+  });
+  Call call({4, 3}, Layout::channels_last, std::vector<float>(12, 1.0F));
+  const Status status = call.inference({0, 0, 0}, {1, -2, 1});
+  EXPECT_NE(status.message().find("variance[1] is -2"), std::string::npos) << status.message();
+}
+
+TEST(BatchNorm, ACallersWorkspaceChangesNothing) {
+  for (const auto& shape : cases::shapes()) {
+    Call own(shape.shape, shape.layout, cases::make(cases::values().front(), shape.shape.elements(), 6));
+    ASSERT_TRUE(own.forward().ok());
+    ASSERT_TRUE(own.backward().ok());
+    Call given = own;
+    const std::size_t bytes = batch_norm_workspace_bytes(shape.shape, shape.layout);
+    std::vector<std::byte> memory(bytes + 64 + 1, std::byte{0xAB});
+    const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
+    std::byte* workspace = memory.data() + (64 - address % 64) % 64;
+    ASSERT_TRUE(given.forward({1, workspace, bytes}).ok());
+    ASSERT_TRUE(given.backward({1, workspace, bytes}).ok());
+    EXPECT_EQ(fingerprint(given), fingerprint(own)) << describe(shape.shape, shape.layout);
+    EXPECT_EQ(workspace[bytes], std::byte{0xAB}) << "written beyond the workspace";
   }
 }
 

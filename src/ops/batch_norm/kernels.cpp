@@ -87,7 +87,8 @@ HWY_INLINE void NormalizeVector(D d, const ForwardTensors& t, std::size_t at, st
   StoreCount<kStream>(y, d, t.y + at, count);
 }
 
-/// dy where the activation let its input pass. The input is computed again to the same bits as in forward.
+/// dy where the activation let its input pass, x − mean = difference. The input is computed again, to the same bits as
+/// in forward.
 template <Mask kMask, class D>
 HWY_INLINE hn::Vec<D> MaskedGradient(D d, const BackwardTensors& t, std::size_t at, std::size_t count,
                                      hn::Vec<D> difference, const Normalizer<D>& normalizer) {
@@ -144,65 +145,78 @@ HWY_INLINE Differentiator<D> GetDifferentiator(D d, const Coefficients& k, std::
 
 // --- Columns. ---
 
-/// Vectors side by side whose coefficients are held in registers: AVX-512 has 32.
+/// Vectors side by side whose coefficients stay in registers where a row is no wider: AVX-512 has 32. Wider rows are
+/// read along, as memory wants it, and their coefficients come from L1.
 constexpr std::size_t kForwardStrip = HWY_TARGET <= HWY_AVX3 ? 4 : 2;
-constexpr std::size_t kBackwardStrip = HWY_TARGET <= HWY_AVX3 ? 2 : 1;
 
 void ColumnMoments(const float* x, const Block& block, std::size_t count, double* mean, double* m2) {
   AccumulateColumnMoments(x, block.rows, block.stride, block.columns, count, mean, m2);
 }
 
-void NormalizeColumns(const ForwardTensors& t, const Block& block, const Coefficients& k) {
-  WithBool(t.relu, [&](auto relu) HWY_ATTR {
-    WithBool(t.residual != nullptr, [&](auto residual) HWY_ATTR {
-      WithBool(t.stream, [&](auto stream) HWY_ATTR {
-        ForEachStrip<kForwardStrip>(F32(), block.columns, [&](auto d, auto vectors, std::size_t column) HWY_ATTR {
-          constexpr std::size_t kVectors = vectors;
-          const std::size_t lanes = hn::Lanes(d);
-          Normalizer<decltype(d)> normalizer[kVectors];
-          for (std::size_t v = 0; v < kVectors; ++v) {
-            normalizer[v] = GetNormalizer<PerColumn>(d, k, column + v * lanes);
+void NormalizeColumns(const ForwardTensors& tensors, const Block& block, const Coefficients& k) {
+  WithBool(tensors.relu, [&](auto relu) HWY_ATTR {
+    WithBool(tensors.residual != nullptr, [&](auto residual) HWY_ATTR {
+      WithBool(tensors.stream, [&](auto stream) HWY_ATTR {
+        const ForwardTensors t = tensors;  // in registers: a store may not be thought to change it
+        const auto [rows, stride, columns] = block;
+        if (columns != kForwardStrip * hn::Lanes(F32())) {
+          for (std::size_t r = 0; r < rows; ++r) {
+            ForEachStrip<1>(F32(), columns, [&](auto d, auto, std::size_t c) HWY_ATTR {
+              hwy::Prefetch(t.x + r * stride + c + kPrefetchFloats);
+              NormalizeVector<relu, residual, stream>(d, t, r * stride + c, hn::Lanes(d),
+                                                      GetNormalizer<PerColumn>(d, k, c));
+            });
           }
-          for (std::size_t r = 0; r < block.rows; ++r) {
-            for (std::size_t v = 0; v < kVectors; ++v) {
-              NormalizeVector<relu, residual, stream>(d, t, r * block.stride + column + v * lanes, lanes,
-                                                      normalizer[v]);
-            }
+          return;
+        }
+        constexpr F32 d;
+        Normalizer<F32> normalizer[kForwardStrip];
+        for (std::size_t v = 0; v < kForwardStrip; ++v) {
+          normalizer[v] = GetNormalizer<PerColumn>(d, k, v * hn::Lanes(d));
+        }
+        for (std::size_t r = 0; r < rows; ++r) {
+          for (std::size_t v = 0; v < kForwardStrip; ++v) {
+            const std::size_t at = r * stride + v * hn::Lanes(d);
+            hwy::Prefetch(t.x + at + kPrefetchFloats);
+            NormalizeVector<relu, residual, stream>(d, t, at, hn::Lanes(d), normalizer[v]);
           }
-        });
+        }
       });
     });
   });
 }
 
-void ColumnDots(const BackwardTensors& t, const Block& block, const Coefficients& k, double* sum, double* dot) {
-  WithMask(t.mask, [&](auto mask) HWY_ATTR {
+void ColumnDots(const BackwardTensors& tensors, const Block& block, const Coefficients& coefficients, double* sum,
+                double* dot) {
+  WithMask(tensors.mask, [&](auto mask) HWY_ATTR {
+    const BackwardTensors t = tensors;
+    const Coefficients k = coefficients;
     const auto gradient = [&](auto d, std::size_t at, std::size_t column, auto difference) HWY_ATTR {
       const auto normalizer = GetNormalizer<PerColumn>(d, k, column);
-      return MaskedGradient<mask>(d, t, at, hn::Lanes(d), difference, normalizer);
+      return MaskedGradient<mask>(d, t, at, hn::Lanes(d), hn::Sub(difference, normalizer.mean_lo), normalizer);
     };
-    AccumulateColumnDots(t.x, block.rows, block.stride, block.columns, k.mean_hi, k.mean_lo, gradient, sum, dot);
+    AccumulateColumnDots(t.x, t.dy, block.rows, block.stride, block.columns, k.mean_hi, gradient, sum, dot);
   });
 }
 
-void GradientColumns(const BackwardTensors& t, const Block& block, const Coefficients& k) {
-  WithMask(t.mask, [&](auto mask) HWY_ATTR {
-    WithBool(t.dresidual != nullptr, [&](auto residual) HWY_ATTR {
-      WithBool(t.stream, [&](auto stream) HWY_ATTR {
-        ForEachStrip<kBackwardStrip>(F32(), block.columns, [&](auto d, auto vectors, std::size_t column) HWY_ATTR {
-          constexpr std::size_t kVectors = vectors;
-          const std::size_t lanes = hn::Lanes(d);
-          Differentiator<decltype(d)> differentiator[kVectors];
-          for (std::size_t v = 0; v < kVectors; ++v) {
-            differentiator[v] = GetDifferentiator<PerColumn>(d, k, column + v * lanes);
-          }
-          for (std::size_t r = 0; r < block.rows; ++r) {
-            for (std::size_t v = 0; v < kVectors; ++v) {
-              GradientVector<mask, residual, stream>(d, t, r * block.stride + column + v * lanes, lanes,
-                                                     differentiator[v]);
+void GradientColumns(const BackwardTensors& tensors, const Block& block, const Coefficients& coefficients) {
+  WithMask(tensors.mask, [&](auto mask) HWY_ATTR {
+    WithBool(tensors.dresidual != nullptr, [&](auto residual) HWY_ATTR {
+      WithBool(tensors.stream, [&](auto stream) HWY_ATTR {
+        const BackwardTensors t = tensors;
+        const Coefficients k = coefficients;
+        const auto [rows, stride, columns] = block;
+        for (std::size_t r = 0; r < rows; ++r) {
+          ForEachStrip<2>(F32(), columns, [&](auto d, auto vectors, std::size_t column) HWY_ATTR {
+            for (std::size_t v = 0; v < vectors; ++v) {
+              const std::size_t c = column + v * hn::Lanes(d);
+              hwy::Prefetch(t.x + r * stride + c + kPrefetchFloats);
+              hwy::Prefetch(t.dy + r * stride + c + kPrefetchFloats);
+              GradientVector<mask, residual, stream>(d, t, r * stride + c, hn::Lanes(d),
+                                                     GetDifferentiator<PerColumn>(d, k, c));
             }
-          }
-        });
+          });
+        }
       });
     });
   });
@@ -222,13 +236,16 @@ HWY_INLINE void ForEachVector(D d, const Block& block, const Body& body) {
   }
 }
 
-void NormalizeSegments(const ForwardTensors& t, const Block& block, const Coefficients& k) {
+void NormalizeSegments(const ForwardTensors& tensors, const Block& block, const Coefficients& k) {
   constexpr F32 d;
+  const ForwardTensors t = tensors;
   const auto normalizer = GetNormalizer<PerChannel>(d, k, 0);
   WithBool(t.relu, [&](auto relu) HWY_ATTR {
     WithBool(t.residual != nullptr, [&](auto residual) HWY_ATTR {
       WithBool(t.stream, [&](auto stream) HWY_ATTR {
+        const std::size_t ahead = SegmentPrefetch(block.columns);
         ForEachVector(d, block, [&](std::size_t at, std::size_t count) HWY_ATTR {
+          if constexpr (!stream) hwy::Prefetch(t.y + at + ahead);
           NormalizeVector<relu, residual, stream>(d, t, at, count, normalizer);
         });
       });
@@ -236,24 +253,32 @@ void NormalizeSegments(const ForwardTensors& t, const Block& block, const Coeffi
   });
 }
 
-void SegmentDotSums(const BackwardTensors& t, const Block& block, const Coefficients& k, double* sum, double* dot) {
-  WithMask(t.mask, [&](auto mask) HWY_ATTR {
-    const auto normalizer = GetNormalizer<PerChannel>(F32Half(), k, 0);
-    const auto gradient = [&](auto d, std::size_t at, std::size_t count, auto difference)
-                              HWY_ATTR { return MaskedGradient<mask>(d, t, at, count, difference, normalizer); };
-    const Dots dots = SegmentDots(t.x, block.rows, block.stride, block.columns, *k.mean_hi, *k.mean_lo, gradient);
+void SegmentDotSums(const BackwardTensors& tensors, const Block& block, const Coefficients& k, double* sum,
+                    double* dot) {
+  WithMask(tensors.mask, [&](auto mask) HWY_ATTR {
+    const BackwardTensors t = tensors;
+    const auto normalizer = GetNormalizer<PerChannel>(F32(), k, 0);
+    const std::size_t ahead = SegmentPrefetch(block.columns);
+    const auto gradient = [&](std::size_t at, std::size_t count, auto difference) HWY_ATTR {
+      hwy::Prefetch(t.dy + at + ahead);
+      return MaskedGradient<mask>(F32(), t, at, count, hn::Sub(difference, normalizer.mean_lo), normalizer);
+    };
+    const Dots dots = SegmentDots(t.x, block.rows, block.stride, block.columns, *k.mean_hi, gradient);
     *sum += dots.sum;
     *dot += dots.dot;
   });
 }
 
-void GradientSegments(const BackwardTensors& t, const Block& block, const Coefficients& k) {
+void GradientSegments(const BackwardTensors& tensors, const Block& block, const Coefficients& k) {
   constexpr F32 d;
+  const BackwardTensors t = tensors;
   const auto differentiator = GetDifferentiator<PerChannel>(d, k, 0);
   WithMask(t.mask, [&](auto mask) HWY_ATTR {
     WithBool(t.dresidual != nullptr, [&](auto residual) HWY_ATTR {
       WithBool(t.stream, [&](auto stream) HWY_ATTR {
+        const std::size_t ahead = SegmentPrefetch(block.columns);
         ForEachVector(d, block, [&](std::size_t at, std::size_t count) HWY_ATTR {
+          if constexpr (!stream) hwy::Prefetch(t.dx + at + ahead);
           GradientVector<mask, residual, stream>(d, t, at, count, differentiator);
         });
       });

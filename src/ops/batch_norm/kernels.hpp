@@ -70,6 +70,7 @@ void column_moments(const float* x, const Block& block, std::size_t count, doubl
 void merge_column_moments(std::size_t columns, std::size_t count, double* mean, double* m2, std::size_t other_count,
                           const double* other_mean, const double* other_m2);
 void normalize_columns(const ForwardTensors& tensors, const Block& block, const Coefficients& coefficients);
+/// Adds Σg and Σ g·(x − mean_hi) per column to sum and dot.
 void column_dots(const BackwardTensors& tensors, const Block& block, const Coefficients& coefficients, double* sum,
                  double* dot);
 void gradient_columns(const BackwardTensors& tensors, const Block& block, const Coefficients& coefficients);
@@ -77,7 +78,7 @@ void gradient_columns(const BackwardTensors& tensors, const Block& block, const 
 // Segments.
 Moments segment_moments(const float* x, const Block& block);
 void normalize_segments(const ForwardTensors& tensors, const Block& block, const Coefficients& coefficients);
-/// Adds to *sum and *dot.
+/// Adds Σg and Σ g·(x − mean_hi) to *sum and *dot.
 void segment_dots(const BackwardTensors& tensors, const Block& block, const Coefficients& coefficients, double* sum,
                   double* dot);
 void gradient_segments(const BackwardTensors& tensors, const Block& block, const Coefficients& coefficients);

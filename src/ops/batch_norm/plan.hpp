@@ -69,6 +69,8 @@ struct SegmentPlan {
     // Few channels would leave threads idle: then a channel is cut too.
     const std::size_t wanted = g.channels >= kUnits ? 1 : (kUnits + g.channels - 1) / g.channels;
     parts = std::clamp<std::size_t>(std::min(wanted, g.values / kPartFloats), 1, pieces);
+    group = g.inner >= kGroupFloats ? 1 : std::min(kGroupFloats / g.inner, g.channels);
+    groups = (g.channels + group - 1) / group;
   }
 
   struct Piece {
@@ -85,9 +87,11 @@ struct SegmentPlan {
   static constexpr std::size_t kBlockFloats = 8192;
   static constexpr std::size_t kPartFloats = 64 << 10;
   static constexpr std::size_t kUnits = 32;
+  static constexpr std::size_t kGroupFloats = 1024;  // one page
 
   const Geometry& g;
   std::size_t segments, length, pieces_of_a_segment, pieces, parts;
+  std::size_t group, groups;  ///< channels whose small planes are fetched together, a page a sample
 };
 
 /// Hands out aligned pieces of a workspace; with no workspace it only counts.

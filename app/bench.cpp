@@ -6,6 +6,7 @@ namespace equinorm::app {
 void add_bench(CLI::App& app) {
   CLI::App* bench = app.add_subcommand("bench", "Measure the kernels and the training step beside their peers");
   bench->require_subcommand(1);
+  add_bench_batch_norm(*bench);
   add_bench_step(*bench);
 }
 

@@ -1,0 +1,55 @@
+// Timing of several ways to do one thing, interleaved A B C A B C …, so that whatever else the machine does falls on
+// all of them alike. Figures are medians; the spread is the distance of the quartiles relative to the median.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace equinorm::bench {
+
+struct Contender {
+  std::string name;
+  std::function<void()> run;
+};
+
+struct Timing {
+  std::string name;
+  double median_ms = 0;
+  double best_ms = 0;
+  double spread = 0;  ///< (third quartile − first) / median
+};
+
+/// Runs every contender once to warm up, then in rounds until `seconds` are spent (at least 5 rounds).
+inline std::vector<Timing> interleaved(const std::vector<Contender>& contenders, double seconds) {
+  using Clock = std::chrono::steady_clock;
+  const auto milliseconds = [](Clock::duration d) { return std::chrono::duration<double, std::milli>(d).count(); };
+  // Short runs are repeated within a sample: the clock and the cold start should not show.
+  std::vector<int> repeats;
+  for (const Contender& contender : contenders) {
+    contender.run();
+    const auto start = Clock::now();
+    contender.run();
+    repeats.push_back(std::clamp(static_cast<int>(1.0 / std::max(milliseconds(Clock::now() - start), 1e-4)), 1, 1000));
+  }
+  std::vector<std::vector<double>> samples(contenders.size());
+  const auto begin = Clock::now();
+  while (samples[0].size() < 5 || milliseconds(Clock::now() - begin) < seconds * 1e3) {
+    for (std::size_t i = 0; i < contenders.size(); ++i) {
+      const auto start = Clock::now();
+      for (int repeat = 0; repeat < repeats[i]; ++repeat) contenders[i].run();
+      samples[i].push_back(milliseconds(Clock::now() - start) / repeats[i]);
+    }
+  }
+  std::vector<Timing> timings;
+  for (std::size_t i = 0; i < contenders.size(); ++i) {
+    std::sort(samples[i].begin(), samples[i].end());
+    const auto quantile = [&](std::size_t quarters) { return samples[i][(samples[i].size() - 1) * quarters / 4]; };
+    timings.push_back({contenders[i].name, quantile(2), samples[i].front(), (quantile(3) - quantile(1)) / quantile(2)});
+  }
+  return timings;
+}
+
+}  // namespace equinorm::bench

@@ -124,21 +124,22 @@ struct Operation::State {
   /// Args: what a primitive of this family takes after its tensors (strides and padding).
   template <class Forward, class BackwardData, class BackwardWeights, class Front, class... Args>
   void plan(const Front& front, const Args&... args) {
-    const auto& [x, y, weight, plain, bias] = descs;
+    const Descs& d = descs;  // not a structured binding: clang 14 does not let lambdas have those
     auto hint = front([&](auto... algorithm) {
       const auto kind = passes.training ? dnnl::prop_kind::forward_training : dnnl::prop_kind::forward_inference;
-      return describe<Forward>(kind, algorithm..., x, weight, bias, y, args...);
+      return describe<Forward>(kind, algorithm..., d.x, d.weight_any, d.bias, d.y, args...);
     });
     if (narrow) prefer_jit(hint);
     forward = pass<Forward>(hint, hint.weights_desc());
     if (!passes.training) return;
     const auto weights = front([&](auto... algorithm) {
-      return describe_backward<BackwardWeights>(hint, algorithm..., x, weight, bias, y, args...);
+      return describe_backward<BackwardWeights>(hint, algorithm..., d.x, d.weight_any, d.bias, d.y, args...);
     });
     backward_weight = pass<BackwardWeights>(weights, weights.diff_weights_desc());
     if (!passes.input_gradient) return;
-    const auto data = front(
-        [&](auto... algorithm) { return describe_backward<BackwardData>(hint, algorithm..., x, weight, y, args...); });
+    const auto data = front([&](auto... algorithm) {
+      return describe_backward<BackwardData>(hint, algorithm..., d.x, d.weight_any, d.y, args...);
+    });
     backward_input = pass<BackwardData>(data, data.weights_desc());
   }
 };
@@ -178,7 +179,7 @@ std::size_t Operation::workspace_bytes() const {
 
 void Operation::bind(const Pointers& p) {
   State& s = *state_;
-  const auto& [x, y, any, plain, bias] = s.descs;
+  const Descs& d = s.descs;
   // The workspace begins with the weights in the primitive's order; its scratchpad follows.
   const auto weight = [&](Pass& pass, int name, const float* given) {
     pass.main = Bound(pass.primitive);
@@ -186,8 +187,8 @@ void Operation::bind(const Pointers& p) {
     pass.main.argument(name, pass.weight, pass.reorders ? static_cast<const void*>(p.workspace) : given);
     if (!pass.reorders) return;
     const bool in = name == DNNL_ARG_WEIGHTS;  // else it is the gradient, which comes out
-    const memory::desc& from = in ? plain : pass.weight;
-    const memory::desc& to = in ? pass.weight : plain;
+    const memory::desc& from = in ? d.weight_plain : pass.weight;
+    const memory::desc& to = in ? pass.weight : d.weight_plain;
     const dnnl::reorder::primitive_desc desc(cpu(), from, cpu(), to);
     pass.reorder = Bound(dnnl::reorder(desc));
     pass.reorder.argument(DNNL_ARG_FROM, from, in ? static_cast<const void*>(given) : p.workspace);
@@ -195,20 +196,20 @@ void Operation::bind(const Pointers& p) {
   };
 
   weight(s.forward, DNNL_ARG_WEIGHTS, p.weight);
-  s.forward.main.argument(DNNL_ARG_SRC, x, p.x);
-  s.forward.main.argument(DNNL_ARG_DST, y, p.y);
-  if (s.passes.bias) s.forward.main.argument(DNNL_ARG_BIAS, bias, p.bias);
+  s.forward.main.argument(DNNL_ARG_SRC, d.x, p.x);
+  s.forward.main.argument(DNNL_ARG_DST, d.y, p.y);
+  if (s.passes.bias) s.forward.main.argument(DNNL_ARG_BIAS, d.bias, p.bias);
   if (!s.passes.training) return;
 
   weight(s.backward_weight, DNNL_ARG_DIFF_WEIGHTS, p.dweight);
-  s.backward_weight.main.argument(DNNL_ARG_SRC, x, p.x);
-  s.backward_weight.main.argument(DNNL_ARG_DIFF_DST, y, p.dy);
-  if (s.passes.bias) s.backward_weight.main.argument(DNNL_ARG_DIFF_BIAS, bias, p.dbias);
+  s.backward_weight.main.argument(DNNL_ARG_SRC, d.x, p.x);
+  s.backward_weight.main.argument(DNNL_ARG_DIFF_DST, d.y, p.dy);
+  if (s.passes.bias) s.backward_weight.main.argument(DNNL_ARG_DIFF_BIAS, d.bias, p.dbias);
   if (!s.passes.input_gradient) return;
 
   weight(s.backward_input, DNNL_ARG_WEIGHTS, p.weight);
-  s.backward_input.main.argument(DNNL_ARG_DIFF_DST, y, p.dy);
-  s.backward_input.main.argument(DNNL_ARG_DIFF_SRC, x, p.dx);
+  s.backward_input.main.argument(DNNL_ARG_DIFF_DST, d.y, p.dy);
+  s.backward_input.main.argument(DNNL_ARG_DIFF_SRC, d.x, p.dx);
 }
 
 void Operation::forward() {

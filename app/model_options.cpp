@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <thread>
 
-#include "equinorm/status.hpp"
-
 namespace equinorm::app {
 
 void ModelOptions::add_to(CLI::App& command) {
@@ -12,8 +10,8 @@ void ModelOptions::add_to(CLI::App& command) {
   command.add_option("--norm", norm, "Normalization: none or batch")->capture_default_str();
   command.add_option("--activation", activation, "relu, sigmoid or tanh (default: sigmoid for mlp, relu elsewhere)");
   command.add_option("--optimizer", optimizer, "sgd (with momentum) or adam")->capture_default_str();
-  command.add_option("--batch", batch, "Rows of a step")->capture_default_str();
-  command.add_option("--threads", threads, "Threads (default: one for each core)");
+  command.add_option("--batch", batch, "Rows of a step")->capture_default_str()->check(CLI::NonNegativeNumber);
+  command.add_option("--threads", threads, "Threads (default: one for each core)")->check(CLI::NonNegativeNumber);
 }
 
 nn::ModelSpec ModelOptions::model_spec() const {
@@ -25,8 +23,6 @@ nn::ModelSpec ModelOptions::model_spec() const {
 }
 
 int ModelOptions::thread_count() const {
-  if (threads < 0)
-    throw Error("--threads is " + std::to_string(threads) + "; expected 1 or more, or 0 for one for each core");
   return threads > 0 ? threads : static_cast<int>(std::max(std::thread::hardware_concurrency(), 1U));
 }
 

@@ -11,7 +11,7 @@ namespace equinorm::app {
 /// Options as they are typed; what they mean is for the trainer to judge.
 struct ModelOptions {
   std::string model = "cnn", norm = "batch", activation, optimizer = "sgd";
-  std::size_t batch = 128;
+  std::size_t batch = 32;
   int threads = 0;  ///< 0: one for each core
 
   void add_to(CLI::App& command);

@@ -50,6 +50,8 @@ class Builder {
   std::size_t max_pool(std::string name, std::size_t x, std::size_t window);
   std::size_t global_average_pool(std::string name, std::size_t x);
   std::size_t flatten(std::string name, std::size_t x);
+  std::size_t hidden_layers() const { return spec_.hidden_layers; }
+
   /// The spec's dropout, if any.
   std::size_t dropout(std::string name, std::size_t x);
   std::pair<std::size_t, std::size_t> fork(std::string name, std::size_t x);

@@ -8,16 +8,18 @@
 namespace equinorm::nn {
 namespace {
 
-/// 784–100–100–100–10 on digits: the net of the batch norm paper's first experiment (arXiv:1502.03167, section 4.1).
+/// 784–100–100–100–10 on digits: the net of the batch norm paper's first experiment (arXiv:1502.03167, section 4.1);
+/// with another number of hidden layers for the audit.
 std::size_t mlp(Builder& b, std::size_t images, std::size_t classes) {
   std::size_t x = b.flatten("flatten", images);
-  for (const char* i : {"1", "2", "3"}) {
-    const std::string layer = i;
+  const std::size_t depth = b.hidden_layers();
+  for (std::size_t i = 1; i <= depth; ++i) {
+    const std::string layer = std::to_string(i);
     x = b.linear("fc" + layer, x, 100, true);
     x = b.norm_activation("bn" + layer, "act" + layer, x);
     x = b.dropout("drop" + layer, x);
   }
-  return b.linear("fc4", x, classes, false);
+  return b.linear("fc" + std::to_string(depth + 1), x, classes, false);
 }
 
 /// Three 3×3 convolutions of 16, 32, 64 channels, each with norm and activation; pooling after the first two.

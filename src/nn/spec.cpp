@@ -72,6 +72,7 @@ ModelSpec validated(ModelSpec spec) {
   // A checkpoint may say anything: what it says must not make the first layer alone fill the memory.
   expect_within<std::size_t>("number of values per image", spec.height * spec.width * spec.channels, 1, 1U << 20U);
   expect_within<std::size_t>("number of classes", spec.classes, 2, 256);  // labels are bytes
+  expect_within<std::size_t>("number of hidden layers", spec.hidden_layers, 1, 1000);
   expect_within("dropout rate", spec.dropout, 0.0, 0.99);
   expect_within("initial scale", spec.init_scale, 1e-6, 1e6);
   expect_within("norm epsilon", spec.norm.epsilon, 1e-30, 1.0);

@@ -39,6 +39,7 @@ struct ModelSpec {
   Init init = Init::he;
   double init_scale = 1;  ///< a factor on every initial weight
   double dropout = 0;     ///< rate: after each hidden activation of mlp, before the last linear layer elsewhere
+  std::size_t hidden_layers = 3;  ///< of mlp
   std::size_t height = 28, width = 28, channels = 1;
   std::size_t classes = 10;
 };

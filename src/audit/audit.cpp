@@ -25,7 +25,8 @@ std::vector<std::uint64_t> seeds_from(std::uint64_t first, std::size_t count) {
 }
 
 std::size_t checked_seeds(const AuditSpec& spec) {
-  const std::size_t least = least_seeds(spec.mode), seeds = spec.seeds == 0 ? least : spec.seeds;
+  const auto [least, usual] = seeds_of(spec.mode);
+  const std::size_t seeds = spec.seeds == 0 ? usual : spec.seeds;
   if (seeds < least || seeds > kMostSeeds) {
     throw Error("--seeds is " + std::to_string(seeds) + "; expected " + std::to_string(least) + " to " +
                 std::to_string(kMostSeeds) + " in " + std::string(name(spec.mode)) + " mode");
@@ -75,8 +76,8 @@ void write_results(const AuditSpec& spec, Results& results) {
 
 }  // namespace
 
-std::size_t least_seeds(Mode mode) {
-  return mode == Mode::quick ? 3 : 5;
+Seeds seeds_of(Mode mode) {
+  return mode == Mode::quick ? Seeds{3, 5} : Seeds{5, 10};
 }
 
 Results run_audit(const AuditSpec& spec, const data::DataPair& digits, const std::atomic<bool>& stop,

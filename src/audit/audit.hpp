@@ -21,8 +21,11 @@ struct AuditSpec {
   bool resume = false;  ///< keep what is finished in out/results.json
 };
 
-/// How many seeds the mode takes at least, and by itself.
-std::size_t least_seeds(Mode mode);
+/// How many seeds a mode takes at least, and how many by itself.
+struct Seeds {
+  std::size_t least, usual;
+};
+Seeds seeds_of(Mode mode);
 
 /// What happens, for whoever shows it. All functions are called by one thread at a time.
 struct AuditObserver {

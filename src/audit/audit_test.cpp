@@ -28,6 +28,7 @@ class Audit : public testing::Test {
     spec.claims = std::move(claims);
     spec.out = out_;
     spec.threads = 2;
+    spec.seeds = 3;
     return spec;
   }
 

@@ -8,7 +8,8 @@
 
 namespace equinorm::audit {
 namespace {
-constexpr std::array kClaims{&kForward, &kIdentity, &kGradient, &kRunning, &kInference, &kMoments};
+constexpr std::array kClaims{&kForward,  &kIdentity, &kGradient, &kRunning,    &kInference, &kMoments,
+                             &kGradNorm, &kCost,     &kInit,     &kSmallBatch, &kFaster};
 }  // namespace
 
 std::string_view name(Mode mode) {

@@ -8,7 +8,8 @@
 
 namespace equinorm::audit {
 
-extern const Claim kForward, kIdentity, kGradient, kRunning, kInference, kMoments;
+extern const Claim kForward, kIdentity, kGradient, kRunning, kInference, kMoments, kGradNorm, kFaster, kInit,
+    kSmallBatch, kCost;
 
 /// All of them: exact ones first, so that the first verdict is there within seconds.
 std::span<const Claim* const> claims();

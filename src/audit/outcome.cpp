@@ -1,6 +1,7 @@
 #include "audit/outcome.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 namespace equinorm::audit {
@@ -40,6 +41,15 @@ void Samples::add(const std::string& line, double x, double value) {
 
 std::vector<Line> Samples::means() const {
   return summarize(&mean_with_interval);
+}
+
+std::vector<Line> Samples::geometric_means() const {
+  return summarize([](std::span<const double> values) {
+    std::vector<double> logs;
+    for (const double value : values) logs.push_back(std::log(value));
+    const Estimate mean = mean_with_interval(logs);
+    return Estimate{std::exp(mean.value), {std::exp(mean.interval.lo), std::exp(mean.interval.hi)}};
+  });
 }
 
 std::vector<Line> Samples::ranges() const {

@@ -74,6 +74,8 @@ class Samples {
 
   /// Each point is the mean of its values with a 95 % t-interval.
   std::vector<Line> means() const;
+  /// The same of the logarithms: for a logarithmic axis. All values must be positive.
+  std::vector<Line> geometric_means() const;
   /// Each point is the median of its values with their range.
   std::vector<Line> ranges() const;
 

@@ -75,8 +75,8 @@ Verdict decide(std::span<const Judged> findings) {
     return any(role, Answer::holds) && !any(role, Answer::fails) && !any(role, Answer::open);
   };
   if (all_hold(Role::stated)) return Verdict::supported;
-  if (any(Role::stated, Answer::fails)) return all_hold(Role::condition) ? Verdict::conditional : Verdict::refuted;
-  return Verdict::not_shown;
+  if (all_hold(Role::condition)) return Verdict::conditional;
+  return any(Role::stated, Answer::fails) ? Verdict::refuted : Verdict::not_shown;
 }
 
 std::string_view rule_in_words() {
@@ -84,8 +84,8 @@ std::string_view rule_in_words() {
          "interval lies on the other side, and is open when the interval contains the threshold; for an exact "
          "statement "
          "the worst case alone decides. The claim is supported when every finding that it states holds. It is "
-         "conditional when a stated finding fails, but everything measured under the named condition holds. It is "
-         "refuted when a stated finding fails otherwise, and not shown when none fails and one is open.";
+         "conditional when not all of them hold, but everything measured under the named condition does. Otherwise it "
+         "is refuted when a stated finding fails, and not shown when none fails but one is open.";
 }
 
 }  // namespace equinorm::audit

@@ -52,11 +52,11 @@ struct Judged {
   Answer answer;
 };
 
-/// The verdict over all findings of a claim:
-///   every stated finding holds                                   → supported
-///   a stated one fails; there are conditions and all of them hold → conditional
-///   a stated one fails otherwise                                 → refuted
-///   none fails, one is open                                      → not shown
+/// The verdict over all findings of a claim, the first that applies:
+///   every stated finding holds                → supported
+///   there are conditions, and all of them hold → conditional: shown so far, and not beyond
+///   a stated finding fails                     → refuted
+///   else (one is open)                         → not shown
 Verdict decide(std::span<const Judged> findings);
 
 /// The rule above, in words, for the report.

@@ -66,7 +66,8 @@ TEST(Decide, EveryVerdictCanComeOut) {
            Row{{{kStated, fails}, {kCondition, holds}, {kCondition, fails}}, refuted},
            Row{{{kStated, open}}, not_shown},
            Row{{{kStated, holds}, {kStated, open}}, not_shown},
-           Row{{{kStated, open}, {kCondition, holds}}, not_shown},
+           Row{{{kStated, open}, {kCondition, holds}}, conditional},
+           Row{{{kStated, open}, {kCondition, holds}, {kCondition, open}}, not_shown},
            Row{{{kStated, fails}, {kContext, holds}}, refuted},  // context decides nothing
            Row{{{kStated, holds}, {kContext, fails}}, supported},
            Row{{{kContext, holds}}, not_shown},

@@ -107,7 +107,7 @@ Outcome measure(const Context& context) {
                      true,
                      true,
                      {},
-                     by_rows.means()}};
+                     by_rows.geometric_means()}};
   outcome.notes = {
       "γ and β are parameters, while μ_B and σ_B belong to one batch: the identity is exact for that batch only. The "
       "second chart shows how far the layer is from it on the next one."};

@@ -78,16 +78,24 @@ double nondeterminism(const BatchNormOps& ops, const Input& input) {
   return count;
 }
 
-/// Share of the values of the first sample that change in training mode when its neighbours are replaced.
-double training_dependence(const BatchNormOps& ops, const Input& a, const Input& b) {
+/// Share of the values of the first sample that change when its neighbours are replaced: in training and in inference.
+struct Contrast {
+  double training = 0, inference = 0;
+};
+
+Contrast neighbours_matter(const BatchNormOps& ops, const Input& a, const Input& b) {
   Input mixed = b;
   const std::size_t stride = a.x.size() / a.shape[0];
   std::copy_n(a.x.begin(), stride, mixed.x.begin());
   mixed.gamma = a.gamma;
   mixed.beta = a.beta;
-  const Forward one = run_forward(ops, a), other = run_forward(ops, mixed);
-  const std::vector<float> head(one.y.begin(), one.y.begin() + static_cast<std::ptrdiff_t>(stride));
-  return differing(head, other.y.data()) / static_cast<double>(stride);
+  const Global global = statistics_of(a);
+  const auto changed = [&](const std::vector<float>& one, const std::vector<float>& other) {
+    return differing({one.begin(), one.begin() + static_cast<std::ptrdiff_t>(stride)}, other.data()) /
+           static_cast<double>(stride);
+  };
+  return {changed(run_forward(ops, a).y, run_forward(ops, mixed).y),
+          changed(infer(ops, a, global), infer(ops, mixed, global))};
 }
 
 /// A linear map of `rows` [n, inputs] with a norm behind it, against the one linear map that both fold into: worst
@@ -160,7 +168,7 @@ std::vector<float> patch_rows(const data::Dataset& digits, std::size_t first, st
 
 struct Trial {
   double dependence = 0, nondeterminism = 0, fold_linear = 0, fold_conv = 0;
-  std::vector<double> neighbours;  // of kRows
+  std::vector<Contrast> neighbours;  // of kRows
 };
 
 const std::size_t kRows[] = {2, 4, 8, 16, 32, 64, 128, 256};
@@ -175,8 +183,8 @@ Trial measure_seed(const Context& context, std::uint64_t seed) {
   trial.fold_linear = fold_error(context.ops, pixel_rows(digits, seed * 1000, 64), kPixels, 32, seed);
   trial.fold_conv = fold_error(context.ops, patch_rows(digits, seed * 1000, 2), 9, 32, seed);
   for (const std::size_t rows : kRows) {
-    trial.neighbours.push_back(training_dependence(context.ops, linear_activations(digits, seed * 1000, rows, 32, seed),
-                                                   linear_activations(digits, seed * 1000 + 500, rows, 32, seed)));
+    trial.neighbours.push_back(neighbours_matter(context.ops, linear_activations(digits, seed * 1000, rows, 32, seed),
+                                                 linear_activations(digits, seed * 1000 + 500, rows, 32, seed)));
   }
   return trial;
 }
@@ -193,8 +201,8 @@ Outcome measure(const Context& context) {
     fold_linear.push_back(trial.fold_linear);
     fold_conv.push_back(trial.fold_conv);
     for (std::size_t i = 0; i < std::size(kRows); ++i) {
-      neighbours.add("training", static_cast<double>(kRows[i]), 100 * trial.neighbours[i]);
-      neighbours.add("inference", static_cast<double>(kRows[i]), 100 * trial.dependence);
+      neighbours.add("training", static_cast<double>(kRows[i]), 100 * trial.neighbours[i].training);
+      neighbours.add("inference", static_cast<double>(kRows[i]), 100 * trial.neighbours[i].inference);
     }
   }
   Outcome outcome;

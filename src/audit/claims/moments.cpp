@@ -258,14 +258,14 @@ Outcome measure(const Context& context) {
                      true,
                      true,
                      {},
-                     gap_steps.means()},
+                     gap_steps.geometric_means()},
                     {"Gap between the modes over batch size",
                      "digits in a batch",
                      "root mean square difference, in γ",
                      true,
                      true,
                      {},
-                     gap_rows.means()}};
+                     gap_rows.geometric_means()}};
   return outcome;
 }
 

@@ -195,7 +195,7 @@ Outcome measure(const Context& context) {
                      true,
                      true,
                      {},
-                     distance.means()}};
+                     distance.geometric_means()}};
   outcome.notes = {
       "The exponential average never arrives: it keeps the noise of its last ten batches or so, while the plain "
       "average "

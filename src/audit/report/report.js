@@ -52,7 +52,7 @@
       ticks: { callback: short, maxTicksLimit: 7 }, beginAtZero: !chart.y_log };
     const otherAxis = categories ? { grid: { display: false }, ticks: { autoSkip: false } }
       : { type: chart.x_log ? 'logarithmic' : 'linear', title: { display: true, text: chart.x_title }, grid: { color: style('--grid'), drawBorder: false }, ticks: { callback: short, maxTicksLimit: 10, maxRotation: 0 },
-        afterBuildTicks: axis => { if (chart.x_log) axis.ticks = xs.map(value => ({ value })); } };
+        min: xs[0], max: xs.at(-1), afterBuildTicks: axis => { if (chart.x_log) axis.ticks = xs.map(value => ({ value })); } };
     const text = p => `${short(p[1])}  [${short(p[2])} … ${short(p[3])}]`;
     return new Chart(canvas, {
       type: categories ? 'bar' : 'line',

@@ -183,8 +183,8 @@ void run(const Options& options) {
   if (options.list) return list_claims();
   const audit::AuditSpec spec = spec_of(options);
   const data::DataPair digits = data::load("mnist");
-  fmt::print("equinorm audit: {} claims about batch normalization, {} mode\n", spec.claims.size(),
-             audit::name(spec.mode));
+  fmt::print("equinorm audit: {} {} about batch normalization, {} mode\n", spec.claims.size(),
+             spec.claims.size() == 1 ? "claim" : "claims", audit::name(spec.mode));
   std::fflush(stdout);
   stop_on_interrupt();
   Table table(spec.claims);

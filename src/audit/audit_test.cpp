@@ -105,6 +105,7 @@ TEST_F(Audit, RefusesToGoOnFromAnotherAudit) {
   one.resume = true;
   AuditSpec other = one;
   other.mode = Mode::full;
+  other.seeds = 5;
   EXPECT_NE(error_of(other).find("was measured in quick mode, this is full"), std::string::npos) << error_of(other);
   other = one;
   other.seeds = 4;

@@ -146,13 +146,13 @@ constinit const Claim kForward{
     .section = "2.1",
     .kind = Kind::exact,
     .statement =
-        "Batch norm subtracts the batch's mean, divides by the root of its variance plus ε = 1e-5, then "
-        "scales by γ and shifts by β; the program computes just that, whatever the input.",
+        "Batch norm subtracts the batch's mean, divides by the root of its variance plus ε = 1e-5, then scales by γ "
+        "and shifts by β; the program computes just that, whatever the input.",
     .quote = "x̂ᵢ = (xᵢ − μ_B) / √(σ²_B + ε),  yᵢ = γ·x̂ᵢ + β",
     .method =
-        "y of the public operation against the formulas in double, on activations of real digits and on inputs "
-        "that break careless kernels: means up to a million σ, constant channels, one element, huge, tiny, "
-        "denormal, NaN and infinity; both layouts.",
+        "y of the public operation against the formulas in double, on activations of real digits and on inputs that "
+        "break careless kernels: means up to a million σ, constant channels, one element, huge, tiny, denormal, NaN "
+        "and infinity; both layouts.",
     .rule =
         "Holds if no error on any input exceeds 4 ulp of the channel's largest |y| (four roundings to float), and no "
         "promise about NaN and infinity is broken. One counter-example refutes.",

@@ -227,13 +227,13 @@ constinit const Claim kGradient{
     .section = "2.3",
     .kind = Kind::exact,
     .statement =
-        "The gradients by γ, β and x have the closed forms that the note gives; the one by x loses the part that "
-        "a shift or a scaling of the whole batch would explain.",
+        "The gradients by γ, β and x have the closed forms that the note gives; the one by x loses the part that a "
+        "shift or a scaling of the whole batch would explain.",
     .quote = "∂ℓ/∂xᵢ = γ/√(σ²_B+ε) · [∂ℓ/∂yᵢ − (1/m)·Σⱼ ∂ℓ/∂yⱼ − (x̂ᵢ/m)·Σⱼ ∂ℓ/∂yⱼ·x̂ⱼ]",
     .method =
         "The closed forms against fourth-order finite differences of the forward formula, both in double; the "
-        "program's backward pass against the closed forms on real activations and hostile inputs; the two sums "
-        "over a channel that must vanish; the backward pass against a directional derivative.",
+        "program's backward pass against the closed forms on real activations and hostile inputs; the two sums over "
+        "a channel that must vanish; the backward pass against a directional derivative.",
     .rule =
         "Holds if the finite differences agree within 1e-8, and every error of the program is at most 6 ulp of the "
         "terms that are summed. One counter-example refutes.",

@@ -218,22 +218,20 @@ constinit const Claim kGradNorm{
     .section = "4.1",
     .kind = Kind::trained,
     .statement =
-        "With batch norm the norm of the gradients is stable: it goes as γ/√(σ²+ε), and neither explodes nor vanishes.",
+        "With batch norm the norm of the gradients is stable: it goes as γ/√(σ²+ε), and neither explodes nor "
+        "vanishes.",
     .quote = "‖∂ℓ/∂xᵢ‖ ∝ γ/√(σ²_B+ε)，这个比例因子相对稳定，避免了梯度爆炸或消失",
     .method =
         "Fully connected nets on 128 real digits at their initial weights (nothing is trained, so that there is no "
-        "rate to "
-        "tune), with and without norm: the gradient of the loss by the output of every linear layer, over initial "
-        "scales and "
-        "over 5 … 50 layers without shortcuts; the gradient by the weights when the weights are multiplied.",
+        "rate to tune), with and without norm: the gradient of the loss by the output of every linear layer, over "
+        "initial scales and over 5 … 50 layers without shortcuts; the gradient by the weights when the weights are "
+        "multiplied.",
     .rule =
-        "Supported if with norm the gradient spreads less over initial scales and, in a sigmoid net 10 deep, over the "
-        "layers; "
-        "if over the layers of ReLU nets 5, 10, 20 and 50 deep it stays within a factor of ten; and if it goes exactly "
-        "as 1/a "
-        "when weights are multiplied by a. Conditional if not all of that is shown, but the first two and the factor "
-        "of ten "
-        "at 5 layers are. Otherwise refuted if one fails, and not shown if one is open.",
+        "Supported if with norm the gradient spreads less over initial scales and, in a sigmoid net 10 deep, over "
+        "the layers; if over the layers of ReLU nets 5, 10, 20 and 50 deep it stays within a factor of ten; and if "
+        "it goes exactly as 1/a when weights are multiplied by a. Conditional if not all of that is shown, but the "
+        "first two and the factor of ten at 5 layers are. Otherwise refuted if one fails, and not shown if one is "
+        "open.",
     .measure = &measure};
 
 }  // namespace equinorm::audit

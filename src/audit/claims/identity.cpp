@@ -122,8 +122,8 @@ constinit const Claim kIdentity{
     .section = "2.2",
     .kind = Kind::exact,
     .statement =
-        "With γ = √(σ²+ε) and β = μ the layer gives its input back, so normalization costs the net nothing in "
-        "what it can express.",
+        "With γ = √(σ²+ε) and β = μ the layer gives its input back, so normalization costs the net nothing in what "
+        "it can express.",
     .quote = "当 γ = √(σ²_B + ε) 且 β = μ_B 时，输出 yᵢ = xᵢ，完全恢复原始输入",
     .method =
         "γ and β are set from the batch's statistics in double and rounded to float; y is compared with x on "

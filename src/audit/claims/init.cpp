@@ -105,17 +105,14 @@ constinit const Claim kInit{
     .statement = "With batch norm, training depends less on how the initial weights are scaled.",
     .quote = "提高稳定性：减少对权重初始化的依赖",
     .method =
-        "The digits net 784–100–100–100–10 with ReLU; all initial weights are He's times 0.01 … 100, in nine steps of "
-        "half a "
-        "decade. A scale counts as trained if 90 % of the test digits are right after a fixed number of steps; once "
-        "with "
-        "one learning rate for all scales, the best at He's, and once with the best rate at each scale, both chosen "
-        "for "
-        "each arm from 0.001 … 10.",
+        "The digits net 784–100–100–100–10 with ReLU; all initial weights are He's times 0.01 … 100, in nine steps "
+        "of half a decade. A scale counts as trained if 90 % of the test digits are right after a fixed number of "
+        "steps; once with one learning rate for all scales, the best at He's, and once with the best rate at each "
+        "scale, both chosen for each arm from 0.001 … 10.",
     .rule =
-        "Supported if the decades of scales that train are more with norm than without, with their 95 % interval, both "
-        "with one rate and with the rate tuned at every scale. Conditional if that is shown with the tuned rate only. "
-        "Otherwise refuted if one is fewer, and not shown if an interval contains 0.",
+        "Supported if the decades of scales that train are more with norm than without, with their 95 % interval, "
+        "both with one rate and with the rate tuned at every scale. Conditional if that is shown with the tuned rate "
+        "only. Otherwise refuted if one is fewer, and not shown if an interval contains 0.",
     .measure = &measure};
 
 }  // namespace equinorm::audit

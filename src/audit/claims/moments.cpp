@@ -281,15 +281,15 @@ constinit const Claim kMoments{
         "distribution.",
     .quote = "E[yᵢ] = β，Var[yᵢ] = γ²·1 = γ²；若 μ_global ≈ E[x] 且 σ²_global ≈ Var[x]，则推理时的输出分布与训练时一致",
     .method =
-        "Pixels of real digits as channels, scaled so that σ² runs from far below ε to far above; then the outputs of "
-        "a layer on 4,096 test digits, in training mode by batches of 2 … 256 and in inference with the statistics of "
-        "the whole; the gap between the modes over steps, running weight and batch size, and after recalibration.",
+        "Pixels of real digits as channels, scaled so that σ² runs from far below ε to far above; then the outputs "
+        "of a layer on 4,096 test digits, in training mode by batches of 2 … 256 and in inference with the "
+        "statistics of the whole; the gap between the modes over steps, running weight and batch size, and after "
+        "recalibration.",
     .rule =
         "Supported if in every channel the mean is β within 4 ulp and the variance γ² within 1 %, and the "
-        "distributions "
-        "of the two modes differ by no more than 0.05 in probability at every batch size. Conditional if that fails, "
-        "but Var = γ²·σ²/(σ²+ε) holds within 8 ulp everywhere, the 1 % where σ² ≥ 1000 ε, and the 0.05 from batches of "
-        "32 on. Refuted otherwise.",
+        "distributions of the two modes differ by no more than 0.05 in probability at every batch size. Conditional "
+        "if that fails, but Var = γ²·σ²/(σ²+ε) holds within 8 ulp everywhere, the 1 % where σ² ≥ 1000 ε, and the "
+        "0.05 from batches of 32 on. Refuted otherwise.",
     .measure = &measure};
 
 }  // namespace equinorm::audit

@@ -214,13 +214,12 @@ constinit const Claim kRunning{
     .quote = "μ_global ← α·μ_global + (1−α)·μ_B,  σ²_global ← α·σ²_global + (1−α)·σ²_B，通常 α = 0.9",
     .method =
         "200 batches of 64 real digits through a linear layer; the running statistics after each batch against the "
-        "recursion written out in double, in the note's dialect and in PyTorch's; cumulative mode against the "
-        "plain average; the distance to the statistics of all rows.",
+        "recursion written out in double, in the note's dialect and in PyTorch's; cumulative mode against the plain "
+        "average; the distance to the statistics of all rows.",
     .rule =
         "Holds if the averages agree with the written-out recursion within 6 ulp (½ ulp a step, over a memory of ten "
-        "steps; (t+1)/4 = 50 ulp for the plain average of t = 200 batches) and α = 0.9 agrees with momentum 0.1 within "
-        "1 ulp. One counter-example "
-        "refutes.",
+        "steps; (t+1)/4 = 50 ulp for the plain average of t = 200 batches) and α = 0.9 agrees with momentum 0.1 "
+        "within 1 ulp. One counter-example refutes.",
     .measure = &measure};
 
 }  // namespace equinorm::audit

@@ -102,15 +102,13 @@ constinit const Claim kSmallBatch{
     .statement = "When the batch is very small, a net with batch norm does worse than the same net without.",
     .quote = "小 batch 问题：batch size 很小时效果差",
     .method =
-        "The digits net 784–100–100–100–10 with ReLU on batches of 1 … 128 and the same number of digits for all; test "
-        "error "
-        "with and without norm, each at the rate that is best for its batch size on the validation digits, from 0.001 "
-        "to 3.",
+        "The digits net 784–100–100–100–10 with ReLU on batches of 1 … 128 and the same number of digits for all; "
+        "test error with and without norm, each at the rate that is best for its batch size on the validation "
+        "digits, from 0.001 to 3.",
     .rule =
-        "Supported if at batches of 1, 2 and 4 the test error with norm is above that without, with its 95 % interval. "
-        "Conditional if that is shown at 1 and 2 only. Otherwise refuted if it is below at one of them, and not shown "
-        "if "
-        "an interval contains 0.",
+        "Supported if at batches of 1, 2 and 4 the test error with norm is above that without, with its 95 % "
+        "interval. Conditional if that is shown at 1 and 2 only. Otherwise refuted if it is below at one of them, "
+        "and not shown if an interval contains 0.",
     .measure = &measure};
 
 }  // namespace equinorm::audit

@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <numeric>
 
 #include "equinorm/tensor.hpp"
+#include "ops/batch_norm/kernels.hpp"
 
 namespace equinorm::batch_norm {
 
@@ -125,8 +127,18 @@ struct Scratch {
     }
   }
 
+  Coefficients coefficients() const { return {mean_hi, mean_lo, scale, shift, g_hi, g_lo, slope}; }
+
   double *first, *second;  ///< [partials, width]: means and M2, or the two sums of backward
   float *mean_hi, *mean_lo, *scale, *shift, *g_hi, *g_lo, *slope;  ///< [width]
 };
+
+/// From this size on (bytes) an output is written around the caches: it would push out what is still to be read.
+inline constexpr std::size_t kStreamBytes = 8 << 20;
+
+inline bool streams(const Geometry& g, const float* out, std::size_t stride) {
+  return g.elements * sizeof(float) >= kStreamBytes && stride % 16 == 0 &&
+         reinterpret_cast<std::uintptr_t>(out) % 64 == 0;
+}
 
 }  // namespace equinorm::batch_norm

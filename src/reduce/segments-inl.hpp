@@ -22,9 +22,11 @@ namespace HWY_NAMESPACE {
 
 inline constexpr std::size_t kSegmentLanes = 32;
 
-/// Floats to fetch ahead along segments of `length`. Short ones are the caller's to fetch: what lies behind them belongs
-/// to another channel.
-inline std::size_t SegmentPrefetch(std::size_t length) { return length < kPrefetchFloats ? 0 : kPrefetchFloats; }
+/// Floats to fetch ahead along segments of `length`. Short ones are the caller's to fetch: what lies behind them
+/// belongs to another channel.
+inline std::size_t SegmentPrefetch(std::size_t length) {
+  return length < kPrefetchFloats ? 0 : kPrefetchFloats;
+}
 
 /// 32 sums in double, in vectors: vector v of floats is widened to kParts of them.
 class LaneSums {
@@ -98,96 +100,124 @@ inline Moments CarefulSegmentMoments(const float* HWY_RESTRICT x, std::size_t se
   return result;
 }
 
-/// The moments of `segments` ≥ 1 segments of `length` ≥ 1 values, `stride` floats apart. Two passes over one block in
-/// cache, as AccumulateColumnMoments.
-inline Moments SegmentMoments(const float* HWY_RESTRICT x, std::size_t segments, std::size_t stride,
-                              std::size_t length) {
+/// Segments in memory: `samples` of them for each of `channels` ≤ kMaxChannels channels; those of one sample lie side
+/// by side, `length` values each; samples are `stride` values apart.
+struct Planes {
+  std::size_t samples, stride, channels, length;
+};
+inline constexpr std::size_t kMaxChannels = 32;
+
+/// The moments of each channel, to out. Two passes over one block in cache, as AccumulateColumnMoments.
+inline void PlaneMoments(const float* HWY_RESTRICT x, const Planes& planes, Moments* HWY_RESTRICT out) {
   constexpr F32 d;
-  const auto n = static_cast<double>(segments * length);
-
-  // Pass 1: a shift near the mean. Scaled before it is summed, so that the shift of huge values does not overflow.
-  hn::Vec<F32> shift_parts[LaneSums::kVectors];
-  for (auto& part : shift_parts) part = hn::Zero(d);
+  const auto [samples, stride, channels, length] = planes;
+  const auto n = static_cast<double>(samples * length);
   const std::size_t ahead = SegmentPrefetch(length);
-  const auto weight = hn::Set(d, static_cast<float>(1.0 / n));
-  for (std::size_t s = 0; s < segments; ++s) {
-    const float* segment = x + s * stride;
-    ForEachPart(
-        length,
-        [&](std::size_t v, std::size_t i) HWY_ATTR {
-          hwy::Prefetch(segment + i + ahead);
-          shift_parts[v] = hn::Add(shift_parts[v], hn::Mul(hn::LoadU(d, segment + i), weight));
-        },
-        [&](std::size_t v, std::size_t i, std::size_t count) HWY_ATTR {
-          hwy::Prefetch(segment + i + ahead);
-          shift_parts[v] = hn::Add(shift_parts[v], hn::Mul(LoadFirst(d, segment + i, count), weight));
-        });
-  }
-  LaneSums shift_sums;
-  for (std::size_t v = 0; v < LaneSums::kVectors; ++v) shift_sums.Add(v, Widened<F32>(shift_parts[v]));
-  const auto shift = static_cast<float>(shift_sums.Total());
 
-  // Pass 2: differences from it.
-  const auto shift_vector = hn::Set(d, shift);
-  LaneSums sums, squares;
-  const auto take = [&](std::size_t v, hn::Vec<F32> difference) HWY_ATTR {
-    const Widened<F32> wide(difference);
-    sums.Add(v, wide);
-    squares.AddProduct(v, wide, wide);
+  // Pass 1: shifts near the means. Scaled before they are summed, so that the shift of huge values does not overflow.
+  struct FloatLanes {
+    hn::Vec<F32> vectors[LaneSums::kVectors];
   };
-  for (std::size_t s = 0; s < segments; ++s) {
-    const float* segment = x + s * stride;
-    ForEachPart(
-        length,
-        [&](std::size_t v, std::size_t i) HWY_ATTR { take(v, hn::Sub(hn::LoadU(d, segment + i), shift_vector)); },
-        [&](std::size_t v, std::size_t i, std::size_t count) HWY_ATTR {
-          const auto difference = hn::Sub(LoadFirst(d, segment + i, count), shift_vector);
-          take(v, hn::IfThenElseZero(hn::FirstN(d, count), difference));
-        });
+  FloatLanes shift_lanes[kMaxChannels];
+  for (std::size_t c = 0; c < channels; ++c) {
+    for (auto& vector : shift_lanes[c].vectors) vector = hn::Zero(d);
   }
-  const double sum = sums.Total(), square = squares.Total();
-  if (!std::isfinite(square)) return CarefulSegmentMoments(x, segments, stride, length);
-  const double offset = sum / n;
-  return {n, static_cast<double>(shift) + offset, std::max(square - sum * offset, 0.0)};
+  const auto weight = hn::Set(d, static_cast<float>(1.0 / n));
+  for (std::size_t s = 0; s < samples; ++s) {
+    for (std::size_t c = 0; c < channels; ++c) {
+      const float* segment = x + s * stride + c * length;
+      FloatLanes lanes = shift_lanes[c];  // in registers
+      ForEachPart(
+          length,
+          [&](std::size_t v, std::size_t i) HWY_ATTR {
+            hwy::Prefetch(segment + i + ahead);
+            lanes.vectors[v] = hn::Add(lanes.vectors[v], hn::Mul(hn::LoadU(d, segment + i), weight));
+          },
+          [&](std::size_t v, std::size_t i, std::size_t count) HWY_ATTR {
+            lanes.vectors[v] = hn::Add(lanes.vectors[v], hn::Mul(LoadFirst(d, segment + i, count), weight));
+          });
+      shift_lanes[c] = lanes;
+    }
+  }
+  float shifts[kMaxChannels];
+  for (std::size_t c = 0; c < channels; ++c) {
+    LaneSums total;
+    for (std::size_t v = 0; v < LaneSums::kVectors; ++v) total.Add(v, Widened<F32>(shift_lanes[c].vectors[v]));
+    shifts[c] = static_cast<float>(total.Total());
+  }
+
+  // Pass 2: differences from them.
+  LaneSums all_sums[kMaxChannels], all_squares[kMaxChannels];
+  for (std::size_t s = 0; s < samples; ++s) {
+    for (std::size_t c = 0; c < channels; ++c) {
+      const float* segment = x + s * stride + c * length;
+      const auto shift = hn::Set(d, shifts[c]);
+      LaneSums sums = all_sums[c], squares = all_squares[c];
+      const auto take = [&](std::size_t v, hn::Vec<F32> difference) HWY_ATTR {
+        const Widened<F32> wide(difference);
+        sums.Add(v, wide);
+        squares.AddProduct(v, wide, wide);
+      };
+      ForEachPart(
+          length, [&](std::size_t v, std::size_t i) HWY_ATTR { take(v, hn::Sub(hn::LoadU(d, segment + i), shift)); },
+          [&](std::size_t v, std::size_t i, std::size_t count) HWY_ATTR {
+            const auto difference = hn::Sub(LoadFirst(d, segment + i, count), shift);
+            take(v, hn::IfThenElseZero(hn::FirstN(d, count), difference));
+          });
+      all_sums[c] = sums;
+      all_squares[c] = squares;
+    }
+  }
+  for (std::size_t c = 0; c < channels; ++c) {
+    const double sum = all_sums[c].Total(), square = all_squares[c].Total();
+    const double offset = sum / n;
+    out[c] = std::isfinite(square)
+                 ? Moments{n, static_cast<double>(shifts[c]) + offset, std::max(square - sum * offset, 0.0)}
+                 : CarefulSegmentMoments(x + c * length, samples, stride, length);
+  }
 }
 
-/// Σ g and Σ g·d of a normalization's backward pass, d = x − mean.
-struct Dots {
-  double sum = 0;
-  double dot = 0;
-};
-
-/// Dots over `segments` segments of `length` values, `stride` floats apart. g = gradient(index, count, d) is what the
-/// activation let through; index counts floats from x; count < Lanes asks for the first `count` values alone.
+/// Adds Σ g and Σ g·d of each channel to sum and dot ([channels]), d = x − mean[c] and g = gradient(index, channel,
+/// count, d) what the activation let through; index counts floats from x; count < Lanes asks for the first `count`
+/// values alone.
 template <class Gradient>
-HWY_INLINE Dots SegmentDots(const float* HWY_RESTRICT x, std::size_t segments, std::size_t stride, std::size_t length,
-                            float mean, const Gradient& gradient) {
+HWY_INLINE void PlaneDots(const float* HWY_RESTRICT x, const Planes& planes, const float* HWY_RESTRICT mean,
+                          const Gradient& gradient, double* HWY_RESTRICT sum, double* HWY_RESTRICT dot) {
   constexpr F32 d;
+  const auto [samples, stride, channels, length] = planes;
   const std::size_t ahead = SegmentPrefetch(length);
-  const auto mean_vector = hn::Set(d, mean);
-  LaneSums sums, dots;
-  const auto take = [&](std::size_t v, hn::Vec<F32> g, hn::Vec<F32> difference) HWY_ATTR {
-    const Widened<F32> wide(g);
-    sums.Add(v, wide);
-    dots.AddProduct(v, wide, Widened<F32>(difference));
-  };
-  for (std::size_t s = 0; s < segments; ++s) {
-    const std::size_t base = s * stride;
-    ForEachPart(
-        length,
-        [&](std::size_t v, std::size_t i) HWY_ATTR {
-          hwy::Prefetch(x + base + i + ahead);
-          const auto difference = hn::Sub(hn::LoadU(d, x + base + i), mean_vector);
-          take(v, gradient(base + i, hn::MaxLanes(F32()), difference), difference);
-        },
-        [&](std::size_t v, std::size_t i, std::size_t count) HWY_ATTR {
-          const auto difference = hn::Sub(LoadFirst(d, x + base + i, count), mean_vector);
-          const auto mask = hn::FirstN(d, count);
-          take(v, hn::IfThenElseZero(mask, gradient(base + i, count, difference)),
-               hn::IfThenElseZero(mask, difference));
-        });
+  LaneSums all_sums[kMaxChannels], all_dots[kMaxChannels];
+  for (std::size_t s = 0; s < samples; ++s) {
+    for (std::size_t c = 0; c < channels; ++c) {
+      const std::size_t base = s * stride + c * length;
+      const auto mean_vector = hn::Set(d, mean[c]);
+      LaneSums sums = all_sums[c], dots = all_dots[c];
+      const auto take = [&](std::size_t v, hn::Vec<F32> g, hn::Vec<F32> difference) HWY_ATTR {
+        const Widened<F32> wide(g);
+        sums.Add(v, wide);
+        dots.AddProduct(v, wide, Widened<F32>(difference));
+      };
+      ForEachPart(
+          length,
+          [&](std::size_t v, std::size_t i) HWY_ATTR {
+            hwy::Prefetch(x + base + i + ahead);
+            const auto difference = hn::Sub(hn::LoadU(d, x + base + i), mean_vector);
+            take(v, gradient(base + i, c, hn::MaxLanes(F32()), difference), difference);
+          },
+          [&](std::size_t v, std::size_t i, std::size_t count) HWY_ATTR {
+            const auto difference = hn::Sub(LoadFirst(d, x + base + i, count), mean_vector);
+            const auto mask = hn::FirstN(d, count);
+            take(v, hn::IfThenElseZero(mask, gradient(base + i, c, count, difference)),
+                 hn::IfThenElseZero(mask, difference));
+          });
+      all_sums[c] = sums;
+      all_dots[c] = dots;
+    }
   }
-  return {sums.Total(), dots.Total()};
+  for (std::size_t c = 0; c < channels; ++c) {
+    sum[c] += all_sums[c].Total();
+    dot[c] += all_dots[c].Total();
+  }
 }
 
 }  // namespace HWY_NAMESPACE

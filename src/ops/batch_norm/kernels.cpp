@@ -19,6 +19,9 @@ using batch_norm::Block;
 using batch_norm::Coefficients;
 using batch_norm::ForwardTensors;
 using batch_norm::Mask;
+using batch_norm::PlaneBlock;
+
+static_assert(batch_norm::kMaxPlaneChannels <= kMaxChannels);
 
 template <auto value>
 using Static = std::integral_constant<decltype(value), value>;
@@ -119,7 +122,7 @@ HWY_INLINE void GradientVector(D d, const BackwardTensors& t, std::size_t at, st
   StoreCount<kStream>(dx, d, t.dx + at, count);
 }
 
-/// Coefficients of the columns from c on, or of a channel for all lanes.
+/// Coefficients of the columns from c on, or of channel c for all lanes.
 struct PerColumn {
   template <class D>
   static HWY_INLINE hn::Vec<D> Get(D d, const float* p, std::size_t c) {
@@ -128,8 +131,8 @@ struct PerColumn {
 };
 struct PerChannel {
   template <class D>
-  static HWY_INLINE hn::Vec<D> Get(D d, const float* p, std::size_t) {
-    return hn::Set(d, *p);
+  static HWY_INLINE hn::Vec<D> Get(D d, const float* p, std::size_t c) {
+    return hn::Set(d, p[c]);
   }
 };
 
@@ -224,70 +227,74 @@ void GradientColumns(const BackwardTensors& tensors, const Block& block, const C
 
 // --- Segments. ---
 
-/// Calls body(offset, count) for the vectors of every segment.
+/// Calls body(offset, count) for the vectors of a plane that begins at `begin`.
 template <class D, class Body>
-HWY_INLINE void ForEachVector(D d, const Block& block, const Body& body) {
+HWY_INLINE void ForEachVector(D d, std::size_t begin, std::size_t length, const Body& body) {
   const std::size_t lanes = hn::Lanes(d);
-  for (std::size_t s = 0; s < block.rows; ++s) {
-    const std::size_t begin = s * block.stride;
-    std::size_t i = 0;
-    for (; i + lanes <= block.columns; i += lanes) body(begin + i, lanes);
-    if (i < block.columns) body(begin + i, block.columns - i);
-  }
+  std::size_t i = 0;
+  for (; i + lanes <= length; i += lanes) body(begin + i, lanes);
+  if (i < length) body(begin + i, length - i);
 }
 
-void NormalizeSegments(const ForwardTensors& tensors, const Block& block, const Coefficients& k) {
-  constexpr F32 d;
-  const ForwardTensors t = tensors;
-  const auto normalizer = GetNormalizer<PerChannel>(d, k, 0);
-  WithBool(t.relu, [&](auto relu) HWY_ATTR {
-    WithBool(t.residual != nullptr, [&](auto residual) HWY_ATTR {
-      WithBool(t.stream, [&](auto stream) HWY_ATTR {
-        const std::size_t ahead = SegmentPrefetch(block.columns);
-        ForEachVector(d, block, [&](std::size_t at, std::size_t count) HWY_ATTR {
-          if constexpr (!stream) hwy::Prefetch(t.y + at + ahead);
-          NormalizeVector<relu, residual, stream>(d, t, at, count, normalizer);
-        });
+void PlaneMomentsOf(const float* x, const PlaneBlock& b, Moments* out) {
+  PlaneMoments(x, {b.samples, b.stride, b.channels, b.length}, out);
+}
+
+void NormalizePlanes(const ForwardTensors& tensors, const PlaneBlock& block, const Coefficients& coefficients) {
+  WithBool(tensors.relu, [&](auto relu) HWY_ATTR {
+    WithBool(tensors.residual != nullptr, [&](auto residual) HWY_ATTR {
+      WithBool(tensors.stream, [&](auto stream) HWY_ATTR {
+        constexpr F32 d;
+        const ForwardTensors t = tensors;
+        const Coefficients k = coefficients;
+        const auto [samples, stride, channels, length] = block;
+        for (std::size_t s = 0; s < samples; ++s) {
+          for (std::size_t c = 0; c < channels; ++c) {
+            const auto normalizer = GetNormalizer<PerChannel>(d, k, c);
+            ForEachVector(d, s * stride + c * length, length, [&](std::size_t at, std::size_t count) HWY_ATTR {
+              NormalizeVector<relu, residual, stream>(d, t, at, count, normalizer);
+            });
+          }
+        }
       });
     });
   });
 }
 
-void SegmentDotSums(const BackwardTensors& tensors, const Block& block, const Coefficients& k, double* sum,
-                    double* dot) {
+void PlaneDotSums(const BackwardTensors& tensors, const PlaneBlock& b, const Coefficients& coefficients, double* sum,
+                  double* dot) {
   WithMask(tensors.mask, [&](auto mask) HWY_ATTR {
     const BackwardTensors t = tensors;
-    const auto normalizer = GetNormalizer<PerChannel>(F32(), k, 0);
-    const std::size_t ahead = SegmentPrefetch(block.columns);
-    const auto gradient = [&](std::size_t at, std::size_t count, auto difference) HWY_ATTR {
+    const Coefficients k = coefficients;
+    const std::size_t ahead = SegmentPrefetch(b.length);
+    const auto gradient = [&](std::size_t at, std::size_t c, std::size_t count, auto difference) HWY_ATTR {
       hwy::Prefetch(t.dy + at + ahead);
+      const auto normalizer = GetNormalizer<PerChannel>(F32(), k, c);
       return MaskedGradient<mask>(F32(), t, at, count, hn::Sub(difference, normalizer.mean_lo), normalizer);
     };
-    const Dots dots = SegmentDots(t.x, block.rows, block.stride, block.columns, *k.mean_hi, gradient);
-    *sum += dots.sum;
-    *dot += dots.dot;
+    PlaneDots(t.x, {b.samples, b.stride, b.channels, b.length}, k.mean_hi, gradient, sum, dot);
   });
 }
 
-void GradientSegments(const BackwardTensors& tensors, const Block& block, const Coefficients& k) {
-  constexpr F32 d;
-  const BackwardTensors t = tensors;
-  const auto differentiator = GetDifferentiator<PerChannel>(d, k, 0);
-  WithMask(t.mask, [&](auto mask) HWY_ATTR {
-    WithBool(t.dresidual != nullptr, [&](auto residual) HWY_ATTR {
-      WithBool(t.stream, [&](auto stream) HWY_ATTR {
-        const std::size_t ahead = SegmentPrefetch(block.columns);
-        ForEachVector(d, block, [&](std::size_t at, std::size_t count) HWY_ATTR {
-          if constexpr (!stream) hwy::Prefetch(t.dx + at + ahead);
-          GradientVector<mask, residual, stream>(d, t, at, count, differentiator);
-        });
+void GradientPlanes(const BackwardTensors& tensors, const PlaneBlock& block, const Coefficients& coefficients) {
+  WithMask(tensors.mask, [&](auto mask) HWY_ATTR {
+    WithBool(tensors.dresidual != nullptr, [&](auto residual) HWY_ATTR {
+      WithBool(tensors.stream, [&](auto stream) HWY_ATTR {
+        constexpr F32 d;
+        const BackwardTensors t = tensors;
+        const Coefficients k = coefficients;
+        const auto [samples, stride, channels, length] = block;
+        for (std::size_t s = 0; s < samples; ++s) {
+          for (std::size_t c = 0; c < channels; ++c) {
+            const auto differentiator = GetDifferentiator<PerChannel>(d, k, c);
+            ForEachVector(d, s * stride + c * length, length, [&](std::size_t at, std::size_t count) HWY_ATTR {
+              GradientVector<mask, residual, stream>(d, t, at, count, differentiator);
+            });
+          }
+        }
       });
     });
   });
-}
-
-Moments SegmentMomentsOf(const float* x, const Block& block) {
-  return SegmentMoments(x, block.rows, block.stride, block.columns);
 }
 
 }  // namespace
@@ -302,10 +309,10 @@ HWY_EXPORT(MergeColumnMoments);
 HWY_EXPORT(NormalizeColumns);
 HWY_EXPORT(ColumnDots);
 HWY_EXPORT(GradientColumns);
-HWY_EXPORT(SegmentMomentsOf);
-HWY_EXPORT(NormalizeSegments);
-HWY_EXPORT(SegmentDotSums);
-HWY_EXPORT(GradientSegments);
+HWY_EXPORT(PlaneMomentsOf);
+HWY_EXPORT(NormalizePlanes);
+HWY_EXPORT(PlaneDotSums);
+HWY_EXPORT(GradientPlanes);
 
 namespace batch_norm {
 
@@ -326,18 +333,18 @@ void column_dots(const BackwardTensors& tensors, const Block& block, const Coeff
 void gradient_columns(const BackwardTensors& tensors, const Block& block, const Coefficients& coefficients) {
   HWY_DYNAMIC_DISPATCH(GradientColumns)(tensors, block, coefficients);
 }
-Moments segment_moments(const float* x, const Block& block) {
-  return HWY_DYNAMIC_DISPATCH(SegmentMomentsOf)(x, block);
+void plane_moments(const float* x, const PlaneBlock& block, Moments* moments) {
+  HWY_DYNAMIC_DISPATCH(PlaneMomentsOf)(x, block, moments);
 }
-void normalize_segments(const ForwardTensors& tensors, const Block& block, const Coefficients& coefficients) {
-  HWY_DYNAMIC_DISPATCH(NormalizeSegments)(tensors, block, coefficients);
+void normalize_planes(const ForwardTensors& tensors, const PlaneBlock& block, const Coefficients& coefficients) {
+  HWY_DYNAMIC_DISPATCH(NormalizePlanes)(tensors, block, coefficients);
 }
-void segment_dots(const BackwardTensors& tensors, const Block& block, const Coefficients& coefficients, double* sum,
-                  double* dot) {
-  HWY_DYNAMIC_DISPATCH(SegmentDotSums)(tensors, block, coefficients, sum, dot);
+void plane_dots(const BackwardTensors& tensors, const PlaneBlock& block, const Coefficients& coefficients, double* sum,
+                double* dot) {
+  HWY_DYNAMIC_DISPATCH(PlaneDotSums)(tensors, block, coefficients, sum, dot);
 }
-void gradient_segments(const BackwardTensors& tensors, const Block& block, const Coefficients& coefficients) {
-  HWY_DYNAMIC_DISPATCH(GradientSegments)(tensors, block, coefficients);
+void gradient_planes(const BackwardTensors& tensors, const PlaneBlock& block, const Coefficients& coefficients) {
+  HWY_DYNAMIC_DISPATCH(GradientPlanes)(tensors, block, coefficients);
 }
 
 }  // namespace batch_norm

@@ -30,10 +30,14 @@ struct Coefficients {
 };
 
 struct Block {
-  std::size_t rows;     ///< rows, or segments
-  std::size_t stride;   ///< floats from one to the next
-  std::size_t columns;  ///< columns, or floats of a segment
+  std::size_t rows, stride, columns;
 };
+
+/// `channels` ≤ kMaxPlaneChannels.
+struct PlaneBlock {
+  std::size_t samples, stride, channels, length;
+};
+inline constexpr std::size_t kMaxPlaneChannels = 32;
 
 struct ForwardTensors {
   const float* x;
@@ -75,12 +79,12 @@ void column_dots(const BackwardTensors& tensors, const Block& block, const Coeff
                  double* dot);
 void gradient_columns(const BackwardTensors& tensors, const Block& block, const Coefficients& coefficients);
 
-// Segments.
-Moments segment_moments(const float* x, const Block& block);
-void normalize_segments(const ForwardTensors& tensors, const Block& block, const Coefficients& coefficients);
-/// Adds Σg and Σ g·(x − mean_hi) to *sum and *dot.
-void segment_dots(const BackwardTensors& tensors, const Block& block, const Coefficients& coefficients, double* sum,
-                  double* dot);
-void gradient_segments(const BackwardTensors& tensors, const Block& block, const Coefficients& coefficients);
+// Segments. Results and coefficients are [channels].
+void plane_moments(const float* x, const PlaneBlock& block, Moments* moments);
+void normalize_planes(const ForwardTensors& tensors, const PlaneBlock& block, const Coefficients& coefficients);
+/// Adds Σg and Σ g·(x − mean_hi) per channel to sum and dot.
+void plane_dots(const BackwardTensors& tensors, const PlaneBlock& block, const Coefficients& coefficients, double* sum,
+                double* dot);
+void gradient_planes(const BackwardTensors& tensors, const PlaneBlock& block, const Coefficients& coefficients);
 
 }  // namespace equinorm::batch_norm

@@ -56,44 +56,44 @@ struct ColumnPlan {
   std::size_t fold = 1, width, rows, tail, block_rows, blocks, chunk_rows, chunks;
 };
 
-/// The cut of the segments of a channel: pieces of about one block, each of whole segments or within one.
+/// The cut of [samples, channels, inner]. Small planes are taken in groups of channels, side by side in memory: those
+/// of one channel alone lie a power of two apart often enough to fall into the same few sets of a cache. A channel (or
+/// group) is cut into pieces of about one block, each of whole planes or within one.
 struct SegmentPlan {
   explicit SegmentPlan(const Geometry& geometry) : g(geometry) {
-    if (g.inner <= kBlockFloats) {
-      segments = std::max<std::size_t>(kBlockFloats / g.inner, 1);
-      length = g.inner;
-    } else {
-      segments = 1;
-      length = kBlockFloats;
-    }
-    pieces_of_a_segment = (g.inner + length - 1) / length;
-    pieces = (g.samples + segments - 1) / segments * pieces_of_a_segment;
-    // Few channels would leave threads idle: then a channel is cut too.
-    const std::size_t wanted = g.channels >= kUnits ? 1 : (kUnits + g.channels - 1) / g.channels;
-    parts = std::clamp<std::size_t>(std::min(wanted, g.values / kPartFloats), 1, pieces);
-    group = g.inner >= kGroupFloats ? 1 : std::min(kGroupFloats / g.inner, g.channels);
+    group = std::clamp<std::size_t>(kGroupFloats / g.inner, 1, std::min(g.channels, kMaxPlaneChannels));
     groups = (g.channels + group - 1) / group;
+    length = std::min(g.inner, kBlockFloats);
+    samples = std::max<std::size_t>((group > 1 ? kGroupBlockFloats : kBlockFloats) / (group * length), 1);
+    pieces_of_a_plane = (g.inner + length - 1) / length;
+    pieces = (g.samples + samples - 1) / samples * pieces_of_a_plane;
+    // Few channels would leave threads idle: then they are cut too.
+    const std::size_t wanted = (kUnits + groups - 1) / groups;
+    parts = std::clamp<std::size_t>(std::min(wanted, g.values * group / kPartFloats), 1, pieces);
   }
 
-  struct Piece {
-    std::size_t offset, segments, length;
-  };
-  /// Piece i of channel c, in floats from the start of the tensor.
-  Piece piece(std::size_t c, std::size_t i) const {
-    const std::size_t sample = i / pieces_of_a_segment * segments, begin = i % pieces_of_a_segment * length;
-    return {(sample * g.channels + c) * g.inner + begin, std::min(segments, g.samples - sample),
-            std::min(length, g.inner - begin)};
+  /// Piece i of the channels begin … end − 1 (one group, or part of it): its block, and where it starts.
+  PlaneBlock block(std::size_t begin, std::size_t end, std::size_t i) const {
+    const std::size_t first = i / pieces_of_a_plane * samples, offset = i % pieces_of_a_plane * length;
+    return {std::min(samples, g.samples - first), g.channels * g.inner, end - begin,
+            std::min(length, g.inner - offset)};
   }
-  std::size_t stride() const { return g.channels * g.inner; }
+  std::size_t offset(std::size_t begin, std::size_t i) const {
+    const std::size_t first = i / pieces_of_a_plane * samples;
+    return (first * g.channels + begin) * g.inner + i % pieces_of_a_plane * length;
+  }
+  std::size_t first_piece(std::size_t part) const { return part * pieces / parts; }
 
-  static constexpr std::size_t kBlockFloats = 8192;
+  static constexpr std::size_t kBlockFloats = 8192;        // 32 KiB
+  static constexpr std::size_t kGroupFloats = 1024;        // a page
+  static constexpr std::size_t kGroupBlockFloats = 32768;  // 128 KiB: within L2, and few blocks to merge
   static constexpr std::size_t kPartFloats = 64 << 10;
   static constexpr std::size_t kUnits = 32;
-  static constexpr std::size_t kGroupFloats = 1024;  // one page
 
   const Geometry& g;
-  std::size_t segments, length, pieces_of_a_segment, pieces, parts;
-  std::size_t group, groups;  ///< channels whose small planes are fetched together, a page a sample
+  std::size_t group, groups;    ///< channels taken together
+  std::size_t samples, length;  ///< of a piece
+  std::size_t pieces_of_a_plane, pieces, parts;
 };
 
 /// Hands out aligned pieces of a workspace; with no workspace it only counts.

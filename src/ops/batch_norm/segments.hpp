@@ -1,11 +1,10 @@
-// Batch norm over [samples, channels, inner]: channel by channel, each normalized while it is still in the caches.
+// Batch norm over [samples, channels, inner]: group of channels by group, each normalized while it is still in the
+// caches.
 #pragma once
 
-#include <hwy/cache_control.h>
-
 #include <algorithm>
+#include <array>
 #include <cstddef>
-#include <initializer_list>
 
 #include "ops/batch_norm/channels.hpp"
 #include "ops/batch_norm/kernels.hpp"
@@ -18,150 +17,148 @@ class Segments {
  public:
   Segments(const Geometry& g, const Scratch& scratch, int threads) : g_(g), p_(g), s_(scratch), threads_(threads) {}
 
-  /// Statistics, then y. A channel that is not cut is normalized at once, from the caches.
+  /// Statistics, then y. A group that is not cut is normalized at once, from the caches.
   void forward(ForwardTensors t, const BatchNormStatistics& out, const ForwardChannels& channels) const {
     t.stream = streams(g_, t.y, g_.inner);
-    for_each_part({t.x, t.residual, t.y}, [&](std::size_t c, std::size_t part, std::size_t begin, std::size_t end) {
-      Moments moments;
-      for (std::size_t i = begin; i < end; ++i) {
-        const auto piece = p_.piece(c, i);
-        moments.merge(segment_moments(t.x + piece.offset, block(piece)));
+    for_each_part([&](const Part& part) {
+      std::array<Moments, kMaxPlaneChannels> moments{}, of_piece{};
+      for (std::size_t i = part.first_piece; i < part.end_piece; ++i) {
+        plane_moments(t.x + p_.offset(part.begin, i), p_.block(part.begin, part.end, i), of_piece.data());
+        for (std::size_t c = part.begin; c < part.end; ++c) moments[c - part.begin].merge(of_piece[c - part.begin]);
       }
-      s_.first[c * p_.parts + part] = moments.mean;
-      s_.second[c * p_.parts + part] = moments.m2;
-      if (p_.parts == 1) finish_and_normalize(c, t, out, channels);
+      for (std::size_t c = part.begin; c < part.end; ++c) {
+        s_.first[at(c, part.index)] = moments[c - part.begin].mean;
+        s_.second[at(c, part.index)] = moments[c - part.begin].m2;
+        if (p_.parts == 1) finish_statistics(c, out, channels);
+      }
+      if (p_.parts == 1) normalize_part(part, t, channels);
     });
     if (p_.parts == 1) return;
-    for (std::size_t c = 0; c < g_.channels; ++c) finish_statistics(c, out);
-    normalize(t, channels);
+    for (std::size_t c = 0; c < g_.channels; ++c) finish_statistics(c, out, channels);
+    for_each_part([&](const Part& part) { normalize_part(part, t, channels); });
   }
 
   void normalize(ForwardTensors t, const ForwardChannels& channels) const {
     t.stream = streams(g_, t.y, g_.inner);
     for (std::size_t c = 0; c < g_.channels; ++c) channels.write(c, s_, c);
-    for_each_part({t.x, t.residual, t.y}, [&](std::size_t c, std::size_t, std::size_t begin, std::size_t end) {
-      normalize_pieces(c, begin, end, t, channels);
-    });
+    for_each_part([&](const Part& part) { normalize_part(part, t, channels); });
   }
 
   void differentiate(BackwardTensors t, const BackwardChannels& channels) const {
     t.stream = streams(g_, t.dx, g_.inner);
     for (std::size_t c = 0; c < g_.channels; ++c) channels.forward().write(c, s_, c);
-    const auto tensors = {t.x, t.y, t.dy, static_cast<const float*>(t.dx), static_cast<const float*>(t.dresidual)};
-    for_each_part(tensors, [&](std::size_t c, std::size_t part, std::size_t begin, std::size_t end) {
-      double sum = 0, dot = 0;
-      if (channels.forward().needs_care(c)) {
-        if (part == 0) careful_dots(g_, c, t, channels.forward().channel(c), &sum, &dot);
-      } else {
-        for (std::size_t i = begin; i < end; ++i) {
-          const auto piece = p_.piece(c, i);
-          segment_dots(t.at(piece.offset), block(piece), s_.coefficients().at(c), &sum, &dot);
-        }
-        dot -= sum * static_cast<double>(s_.mean_lo[c]);
+    for_each_part([&](const Part& part) {
+      std::array<double, kMaxPlaneChannels> sum{}, dot{};
+      for (std::size_t i = part.first_piece; i < part.end_piece; ++i) {
+        plane_dots(t.at(p_.offset(part.begin, i)), p_.block(part.begin, part.end, i), s_.coefficients().at(part.begin),
+                   sum.data(), dot.data());
       }
-      s_.first[c * p_.parts + part] = sum;
-      s_.second[c * p_.parts + part] = dot;
-      if (p_.parts == 1) {
-        finish_gradients(c, channels);
-        differentiate_pieces(c, begin, end, t, channels);
+      for (std::size_t c = part.begin; c < part.end; ++c) {
+        s_.first[at(c, part.index)] = sum[c - part.begin];
+        s_.second[at(c, part.index)] = dot[c - part.begin];
+        if (p_.parts == 1) finish_gradients(c, t, channels);
       }
+      if (p_.parts == 1) differentiate_part(part, t, channels);
     });
     if (p_.parts == 1) return;
-    for (std::size_t c = 0; c < g_.channels; ++c) finish_gradients(c, channels);
-    for_each_part(tensors, [&](std::size_t c, std::size_t, std::size_t begin, std::size_t end) {
-      differentiate_pieces(c, begin, end, t, channels);
-    });
+    for (std::size_t c = 0; c < g_.channels; ++c) finish_gradients(c, t, channels);
+    for_each_part([&](const Part& part) { differentiate_part(part, t, channels); });
   }
 
  private:
-  /// Calls body(channel, part, first piece, one past the last). `tensors` are those that body is about to touch.
+  /// What one thread does at a time: some pieces of a group of channels.
+  struct Part {
+    std::size_t index;                   ///< which of the group's parts
+    std::size_t begin, end;              ///< channels
+    std::size_t first_piece, end_piece;  ///< pieces
+  };
+
   template <class Body>
-  void for_each_part(std::initializer_list<const float*> tensors, const Body& body) const {
+  void for_each_part(const Body& body) const {
     parallel_for(p_.groups * p_.parts, threads_, [&](std::size_t unit) {
-      const std::size_t part = unit % p_.parts, begin = unit / p_.parts * p_.group;
-      const std::size_t end = std::min(begin + p_.group, g_.channels);
-      if (p_.group > 1) fetch(tensors, begin, end);
-      for (std::size_t c = begin; c < end; ++c) {
-        body(c, part, part * p_.pieces / p_.parts, (part + 1) * p_.pieces / p_.parts);
-      }
+      const std::size_t index = unit % p_.parts, begin = unit / p_.parts * p_.group;
+      body(Part{index, begin, std::min(begin + p_.group, g_.channels), p_.first_piece(index),
+                p_.first_piece(index + 1)});
     });
   }
 
-  /// Small planes of one channel lie far apart: fetched one by one they would cost a miss each.
-  void fetch(std::initializer_list<const float*> tensors, std::size_t begin, std::size_t end) const {
-    constexpr std::size_t kLine = 64 / sizeof(float);
-    for (const float* tensor : tensors) {
-      if (tensor == nullptr) continue;
-      for (std::size_t sample = 0; sample < g_.samples; ++sample) {
-        const float* plane = tensor + (sample * g_.channels + begin) * g_.inner;
-        for (std::size_t i = 0; i < (end - begin) * g_.inner; i += kLine) hwy::Prefetch(plane + i);
-      }
-    }
-  }
+  std::size_t at(std::size_t c, std::size_t part) const { return c * p_.parts + part; }
 
-  Block block(const SegmentPlan::Piece& piece) const { return {piece.segments, p_.stride(), piece.length}; }
-
-  std::size_t values_of_part(std::size_t c, std::size_t part) const {
+  std::size_t values_of_part(std::size_t part) const {
     std::size_t values = 0;
-    for (std::size_t i = part * p_.pieces / p_.parts; i < (part + 1) * p_.pieces / p_.parts; ++i) {
-      const auto piece = p_.piece(c, i);
-      values += piece.segments * piece.length;
+    for (std::size_t i = p_.first_piece(part); i < p_.first_piece(part + 1); ++i) {
+      const PlaneBlock block = p_.block(0, 1, i);
+      values += block.samples * block.length;
     }
     return values;
   }
 
-  void finish_statistics(std::size_t c, const BatchNormStatistics& out) const {
+  void finish_statistics(std::size_t c, const BatchNormStatistics& out, const ForwardChannels& channels) const {
     Moments moments;
     for (std::size_t part = 0; part < p_.parts; ++part) {
-      const std::size_t count = p_.parts == 1 ? g_.values : values_of_part(c, part);
-      moments.merge({static_cast<double>(count), s_.first[c * p_.parts + part], s_.second[c * p_.parts + part]});
+      const auto count = static_cast<double>(p_.parts == 1 ? g_.values : values_of_part(part));
+      moments.merge({count, s_.first[at(c, part)], s_.second[at(c, part)]});
     }
     out.mean[c] = moments.mean;
     out.variance[c] = moments.variance();
-  }
-
-  void finish_and_normalize(std::size_t c, const ForwardTensors& t, const BatchNormStatistics& out,
-                            const ForwardChannels& channels) const {
-    finish_statistics(c, out);
     channels.write(c, s_, c);
-    normalize_pieces(c, 0, p_.pieces, t, channels);
   }
 
-  void finish_gradients(std::size_t c, const BackwardChannels& channels) const {
+  void finish_gradients(std::size_t c, const BackwardTensors& t, const BackwardChannels& channels) const {
     double sum = 0, dot = 0;
-    for (std::size_t part = 0; part < p_.parts; ++part) {
-      sum += s_.first[c * p_.parts + part];
-      dot += s_.second[c * p_.parts + part];
+    if (channels.forward().needs_care(c)) {
+      careful_dots(g_, c, t, channels.forward().channel(c), &sum, &dot);
+    } else {
+      for (std::size_t part = 0; part < p_.parts; ++part) {
+        sum += s_.first[at(c, part)];
+        dot += s_.second[at(c, part)];
+      }
+      dot -= sum * static_cast<double>(s_.mean_lo[c]);
     }
     channels.write_parameters(c, sum, dot);
     channels.write(c, sum, dot, s_, c);
-    s_.first[c * p_.parts] = sum;
-    s_.second[c * p_.parts] = dot;
+    s_.first[at(c, 0)] = sum;
+    s_.second[at(c, 0)] = dot;
   }
 
-  void normalize_pieces(std::size_t c, std::size_t begin, std::size_t end, const ForwardTensors& t,
-                        const ForwardChannels& channels) const {
-    if (channels.needs_care(c)) {
-      if (begin == 0) careful_normalize(g_, c, t, channels.channel(c));
-      return;
-    }
-    for (std::size_t i = end; i-- > begin;) {
-      const auto piece = p_.piece(c, i);
-      normalize_segments(t.at(piece.offset), block(piece), s_.coefficients().at(c));
+  /// Calls ordinary(begin, end) for the channels of a part, all at once, or one by one where careful(c) must take some.
+  template <class Ordinary, class Careful>
+  void with_care(const Part& part, const ForwardChannels& channels, const Ordinary& ordinary,
+                 const Careful& careful) const {
+    bool care = false;
+    for (std::size_t c = part.begin; c < part.end; ++c) care = care || channels.needs_care(c);
+    if (!care) return ordinary(part.begin, part.end);
+    for (std::size_t c = part.begin; c < part.end; ++c) {
+      if (!channels.needs_care(c)) {
+        ordinary(c, c + 1);
+      } else if (part.index == 0) {
+        careful(c);
+      }
     }
   }
 
-  void differentiate_pieces(std::size_t c, std::size_t begin, std::size_t end, const BackwardTensors& t,
-                            const BackwardChannels& channels) const {
-    if (channels.forward().needs_care(c)) {
-      const CarefulChannel k = channels.channel(c, s_.first[c * p_.parts], s_.second[c * p_.parts]);
-      if (begin == 0) careful_differentiate(g_, c, t, k);
-      return;
-    }
-    for (std::size_t i = end; i-- > begin;) {
-      const auto piece = p_.piece(c, i);
-      gradient_segments(t.at(piece.offset), block(piece), s_.coefficients().at(c));
-    }
+  void normalize_part(const Part& part, const ForwardTensors& t, const ForwardChannels& channels) const {
+    with_care(
+        part, channels,
+        [&](std::size_t begin, std::size_t end) {
+          for (std::size_t i = part.end_piece; i-- > part.first_piece;) {
+            normalize_planes(t.at(p_.offset(begin, i)), p_.block(begin, end, i), s_.coefficients().at(begin));
+          }
+        },
+        [&](std::size_t c) { careful_normalize(g_, c, t, channels.channel(c)); });
+  }
+
+  void differentiate_part(const Part& part, const BackwardTensors& t, const BackwardChannels& channels) const {
+    with_care(
+        part, channels.forward(),
+        [&](std::size_t begin, std::size_t end) {
+          for (std::size_t i = part.end_piece; i-- > part.first_piece;) {
+            gradient_planes(t.at(p_.offset(begin, i)), p_.block(begin, end, i), s_.coefficients().at(begin));
+          }
+        },
+        [&](std::size_t c) {
+          careful_differentiate(g_, c, t, channels.channel(c, s_.first[at(c, 0)], s_.second[at(c, 0)]));
+        });
   }
 
   const Geometry& g_;

@@ -52,14 +52,18 @@ inline Moments CarefulColumnMoments(const float* HWY_RESTRICT x, std::size_t row
 }
 
 /// Takes the moments of x: [rows ≥ 1, columns], rows `stride` floats apart, into mean and m2 ([columns]), which hold
-/// those of `count` rows before. The first pass finds a shift near the mean; the second, over the same block in cache,
-/// sums differences from it. A difference is exact where the mean is large (Sterbenz), and rounded relative to σ
-/// elsewhere.
+/// those of `count` rows before: sums of differences from a shift K that is the mean of every SampleStep-th row. A
+/// difference is exact where the mean is large (Sterbenz's lemma), else rounded relative to |x − K|. That is within a
+/// few σ of the block for all but a few values, whatever the values are: an outlier of size A among the s samples moves
+/// K by A/s, and σ by A/√rows at least.
 inline void AccumulateColumnMoments(const float* HWY_RESTRICT x, std::size_t rows, std::size_t stride,
                                     std::size_t columns, std::size_t count, double* HWY_RESTRICT mean,
                                     double* HWY_RESTRICT m2) {
   const auto n = static_cast<double>(rows), before = static_cast<double>(count), total = n + before;
   const double inverse = 1.0 / n, mean_weight = n / total, m2_weight = n * before / total;
+  const std::size_t sample = SampleStep(rows);
+  const auto weight = [samples = (rows + sample - 1) / sample](auto d)
+                          HWY_ATTR { return hn::Set(d, 1.0F / static_cast<float>(samples)); };
   Prefetcher next(x + rows * stride);
   ForEachStrip<kColumnStrip>(F32(), columns, [&](auto d32, auto vectors, std::size_t column) HWY_ATTR {
     using D32 = decltype(d32);
@@ -73,14 +77,12 @@ inline void AccumulateColumnMoments(const float* HWY_RESTRICT x, std::size_t row
       shift[v] = hn::Zero(d32);
       for (std::size_t part = 0; part < Wide::kParts; ++part) sum[v][part] = squares[v][part] = hn::Zero(d64);
     }
-    // Scaled before it is summed, so that the shift of huge values does not overflow.
-    const auto weight = hn::Set(d32, static_cast<float>(inverse));
-    for (std::size_t r = 0; r < rows; ++r) {
-      const float* row = x + r * stride + column;
+    for (std::size_t r = 0; r < rows; r += sample) {
       for (std::size_t v = 0; v < kVectors; ++v) {
-        shift[v] = hn::Add(shift[v], hn::Mul(hn::LoadU(d32, row + v * kLanes), weight));
+        shift[v] = hn::Add(shift[v], hn::LoadU(d32, x + r * stride + column + v * kLanes));
       }
     }
+    for (std::size_t v = 0; v < kVectors; ++v) shift[v] = hn::Mul(shift[v], weight(d32));
     for (std::size_t r = 0; r < rows; ++r) {
       const float* row = x + r * stride + column;
       next.template Step<kVectors * kLanes * sizeof(float)>();
@@ -172,7 +174,7 @@ HWY_INLINE void AccumulateColumnDots(const float* HWY_RESTRICT x, const float* H
       for (std::size_t v = 0; v < kVectors; ++v) {
         const std::size_t index = r * stride + column + v * kLanes;
         const auto difference = hn::Sub(hn::LoadU(d32, x + index), means[v]);
-        const Wide d(difference), g(gradient(d32, index, column + v * kLanes, difference));
+        const Wide d(difference), g = gradient(d32, index, column + v * kLanes, difference);
         for (std::size_t part = 0; part < Wide::kParts; ++part) {
           sums[v][part] = hn::Add(sums[v][part], g.parts[part]);
           dots[v][part] = hn::MulAdd(g.parts[part], d.parts[part], dots[v][part]);

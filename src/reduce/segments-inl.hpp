@@ -114,36 +114,27 @@ inline void PlaneMoments(const float* HWY_RESTRICT x, const Planes& planes, Mome
   const auto n = static_cast<double>(samples * length);
   const std::size_t ahead = SegmentPrefetch(length);
 
-  // Pass 1: shifts near the means. Scaled before they are summed, so that the shift of huge values does not overflow.
-  struct FloatLanes {
-    hn::Vec<F32> vectors[LaneSums::kVectors];
-  };
-  FloatLanes shift_lanes[kMaxChannels];
-  for (std::size_t c = 0; c < channels; ++c) {
-    for (auto& vector : shift_lanes[c].vectors) vector = hn::Zero(d);
-  }
-  const auto weight = hn::Set(d, static_cast<float>(1.0 / n));
-  for (std::size_t s = 0; s < samples; ++s) {
-    for (std::size_t c = 0; c < channels; ++c) {
-      const float* segment = x + s * stride + c * length;
-      FloatLanes lanes = shift_lanes[c];  // in registers
-      ForEachPart(
-          length,
-          [&](std::size_t v, std::size_t i) HWY_ATTR {
-            hwy::Prefetch(segment + i + ahead);
-            lanes.vectors[v] = hn::Add(lanes.vectors[v], hn::Mul(hn::LoadU(d, segment + i), weight));
-          },
-          [&](std::size_t v, std::size_t i, std::size_t count) HWY_ATTR {
-            lanes.vectors[v] = hn::Add(lanes.vectors[v], hn::Mul(LoadFirst(d, segment + i, count), weight));
-          });
-      shift_lanes[c] = lanes;
-    }
-  }
+  // Pass 1: shifts, as in AccumulateColumnMoments; of a sampled segment every eighth group of lanes.
+  const std::size_t sample = SampleStep(samples), sampled_length = std::min<std::size_t>(kSegmentLanes, length);
   float shifts[kMaxChannels];
   for (std::size_t c = 0; c < channels; ++c) {
+    hn::Vec<F32> sum[LaneSums::kVectors];
+    for (auto& vector : sum) vector = hn::Zero(d);
+    std::size_t count = 0;
+    for (std::size_t s = 0; s < samples; s += sample) {
+      for (std::size_t i = 0; i == 0 || i + kSegmentLanes <= length; i += 8 * kSegmentLanes) {
+        const float* part = x + s * stride + c * length + i;
+        ForEachPart(
+            sampled_length,
+            [&](std::size_t v, std::size_t j) HWY_ATTR { sum[v] = hn::Add(sum[v], hn::LoadU(d, part + j)); },
+            [&](std::size_t v, std::size_t j, std::size_t rest)
+                HWY_ATTR { sum[v] = hn::Add(sum[v], LoadFirst(d, part + j, rest)); });
+        count += sampled_length;
+      }
+    }
     LaneSums total;
-    for (std::size_t v = 0; v < LaneSums::kVectors; ++v) total.Add(v, Widened<F32>(shift_lanes[c].vectors[v]));
-    shifts[c] = static_cast<float>(total.Total());
+    for (std::size_t v = 0; v < LaneSums::kVectors; ++v) total.Add(v, Widened<F32>(sum[v]));
+    shifts[c] = static_cast<float>(total.Total() / static_cast<double>(count));
   }
 
   // Pass 2: differences from them.
@@ -159,7 +150,11 @@ inline void PlaneMoments(const float* HWY_RESTRICT x, const Planes& planes, Mome
         squares.AddProduct(v, wide, wide);
       };
       ForEachPart(
-          length, [&](std::size_t v, std::size_t i) HWY_ATTR { take(v, hn::Sub(hn::LoadU(d, segment + i), shift)); },
+          length,
+          [&](std::size_t v, std::size_t i) HWY_ATTR {
+            hwy::Prefetch(segment + i + ahead);
+            take(v, hn::Sub(hn::LoadU(d, segment + i), shift));
+          },
           [&](std::size_t v, std::size_t i, std::size_t count) HWY_ATTR {
             const auto difference = hn::Sub(LoadFirst(d, segment + i, count), shift);
             take(v, hn::IfThenElseZero(hn::FirstN(d, count), difference));
@@ -177,12 +172,13 @@ inline void PlaneMoments(const float* HWY_RESTRICT x, const Planes& planes, Mome
   }
 }
 
-/// Adds Σ g and Σ g·d of each channel to sum and dot ([channels]), d = x − mean[c] and g = gradient(index, channel,
-/// count, d) what the activation let through; index counts floats from x; count < Lanes asks for the first `count`
-/// values alone.
-template <class Gradient>
+/// Adds Σ g and Σ g·d of each channel to sum and dot ([channels]), d = x − mean[c]. g is what the activation let
+/// through: gradient(index, channel, d), widened, or the first `count` values alone: last_gradient(index, channel,
+/// count, d). index counts floats from x.
+template <class Gradient, class LastGradient>
 HWY_INLINE void PlaneDots(const float* HWY_RESTRICT x, const Planes& planes, const float* HWY_RESTRICT mean,
-                          const Gradient& gradient, double* HWY_RESTRICT sum, double* HWY_RESTRICT dot) {
+                          const Gradient& gradient, const LastGradient& last_gradient, double* HWY_RESTRICT sum,
+                          double* HWY_RESTRICT dot) {
   constexpr F32 d;
   const auto [samples, stride, channels, length] = planes;
   const std::size_t ahead = SegmentPrefetch(length);
@@ -192,22 +188,21 @@ HWY_INLINE void PlaneDots(const float* HWY_RESTRICT x, const Planes& planes, con
       const std::size_t base = s * stride + c * length;
       const auto mean_vector = hn::Set(d, mean[c]);
       LaneSums sums = all_sums[c], dots = all_dots[c];
-      const auto take = [&](std::size_t v, hn::Vec<F32> g, hn::Vec<F32> difference) HWY_ATTR {
-        const Widened<F32> wide(g);
-        sums.Add(v, wide);
-        dots.AddProduct(v, wide, Widened<F32>(difference));
+      const auto take = [&](std::size_t v, const Widened<F32>& g, hn::Vec<F32> difference) HWY_ATTR {
+        sums.Add(v, g);
+        dots.AddProduct(v, g, Widened<F32>(difference));
       };
       ForEachPart(
           length,
           [&](std::size_t v, std::size_t i) HWY_ATTR {
             hwy::Prefetch(x + base + i + ahead);
             const auto difference = hn::Sub(hn::LoadU(d, x + base + i), mean_vector);
-            take(v, gradient(base + i, c, hn::MaxLanes(F32()), difference), difference);
+            take(v, gradient(base + i, c, difference), difference);
           },
           [&](std::size_t v, std::size_t i, std::size_t count) HWY_ATTR {
             const auto difference = hn::Sub(LoadFirst(d, x + base + i, count), mean_vector);
             const auto mask = hn::FirstN(d, count);
-            take(v, hn::IfThenElseZero(mask, gradient(base + i, c, count, difference)),
+            take(v, Widened<F32>(hn::IfThenElseZero(mask, last_gradient(base + i, c, count, difference))),
                  hn::IfThenElseZero(mask, difference));
           });
       all_sums[c] = sums;

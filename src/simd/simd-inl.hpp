@@ -31,6 +31,11 @@ using Constant = std::integral_constant<std::size_t, n>;
 /// Floats that a pass along memory fetches ahead: one page, where the hardware's own prefetch ends.
 inline constexpr std::size_t kPrefetchFloats = 1024;
 
+/// The shift that moments are taken about is the mean of every how-manieth of `count` values: of 8 to 15 of them.
+inline std::size_t SampleStep(std::size_t count) {
+  return count < 16 ? 1 : count / 8;
+}
+
 /// A vector of floats as doubles: two vectors, or one where there is a single lane.
 template <class D>
 struct Widened {
@@ -48,6 +53,12 @@ struct Widened {
       parts[0] = hn::PromoteTo(Wide(), hn::LowerHalf(Half(), v));
       parts[1] = hn::PromoteTo(Wide(), hn::UpperHalf(Half(), v));
 #endif
+    }
+  }
+  /// From memory: a load widens on its way.
+  HWY_INLINE explicit Widened(const float* p) {
+    for (std::size_t part = 0; part < kParts; ++part) {
+      parts[part] = hn::PromoteTo(Wide(), hn::LoadU(Half(), p + part * kLanes));
     }
   }
   hn::Vec<Wide> parts[kParts];

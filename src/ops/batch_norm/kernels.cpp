@@ -146,44 +146,54 @@ HWY_INLINE Differentiator<D> GetDifferentiator(D d, const Coefficients& k, std::
   return {GetNormalizer<Get>(d, k, c), Get::Get(d, k.g_hi, c), Get::Get(d, k.g_lo, c), Get::Get(d, k.slope, c)};
 }
 
+/// A whole vector of MaskedGradient, widened; difference is x − mean_hi.
+template <class Get, Mask kMask, class D>
+HWY_INLINE Widened<D> WidenedGradient(D d, const BackwardTensors& t, std::size_t at, hn::Vec<D> difference,
+                                      const Coefficients& k, std::size_t c) {
+  if constexpr (kMask == Mask::none) {
+    return Widened<D>(t.dy + at);
+  } else {
+    const auto normalizer = GetNormalizer<Get>(d, k, c);
+    return Widened<D>(
+        MaskedGradient<kMask>(d, t, at, hn::Lanes(d), hn::Sub(difference, normalizer.mean_lo), normalizer));
+  }
+}
+
 // --- Columns. ---
 
-/// Vectors side by side whose coefficients stay in registers where a row is no wider: AVX-512 has 32. Wider rows are
-/// read along, as memory wants it, and their coefficients come from L1.
-constexpr std::size_t kForwardStrip = HWY_TARGET <= HWY_AVX3 ? 4 : 2;
+/// Calls body(rows, r, d, column) for tiles of four rows, then single ones: rows are read along, as memory wants it,
+/// and the coefficients of a column, which come from L1, serve four of them.
+template <class Body>
+HWY_INLINE void ForEachTile(const Block& block, const Body& body) {
+  constexpr std::size_t kTile = 4;
+  std::size_t r = 0;
+  for (; r + kTile <= block.rows; r += kTile) {
+    ForEachStrip<1>(F32(), block.columns,
+                    [&](auto d, auto, std::size_t c) HWY_ATTR { body(Constant<kTile>(), r, d, c); });
+  }
+  for (; r < block.rows; ++r) {
+    ForEachStrip<1>(F32(), block.columns, [&](auto d, auto, std::size_t c) HWY_ATTR { body(Constant<1>(), r, d, c); });
+  }
+}
 
 void ColumnMoments(const float* x, const Block& block, std::size_t count, double* mean, double* m2) {
   AccumulateColumnMoments(x, block.rows, block.stride, block.columns, count, mean, m2);
 }
 
-void NormalizeColumns(const ForwardTensors& tensors, const Block& block, const Coefficients& k) {
+void NormalizeColumns(const ForwardTensors& tensors, const Block& block, const Coefficients& coefficients) {
   WithBool(tensors.relu, [&](auto relu) HWY_ATTR {
     WithBool(tensors.residual != nullptr, [&](auto residual) HWY_ATTR {
       WithBool(tensors.stream, [&](auto stream) HWY_ATTR {
         const ForwardTensors t = tensors;  // in registers: a store may not be thought to change it
-        const auto [rows, stride, columns] = block;
-        if (columns != kForwardStrip * hn::Lanes(F32())) {
-          for (std::size_t r = 0; r < rows; ++r) {
-            ForEachStrip<1>(F32(), columns, [&](auto d, auto, std::size_t c) HWY_ATTR {
-              hwy::Prefetch(t.x + r * stride + c + kPrefetchFloats);
-              NormalizeVector<relu, residual, stream>(d, t, r * stride + c, hn::Lanes(d),
-                                                      GetNormalizer<PerColumn>(d, k, c));
-            });
-          }
-          return;
-        }
-        constexpr F32 d;
-        Normalizer<F32> normalizer[kForwardStrip];
-        for (std::size_t v = 0; v < kForwardStrip; ++v) {
-          normalizer[v] = GetNormalizer<PerColumn>(d, k, v * hn::Lanes(d));
-        }
-        for (std::size_t r = 0; r < rows; ++r) {
-          for (std::size_t v = 0; v < kForwardStrip; ++v) {
-            const std::size_t at = r * stride + v * hn::Lanes(d);
+        const Coefficients k = coefficients;
+        ForEachTile(block, [&](auto rows, std::size_t r, auto d, std::size_t c) HWY_ATTR {
+          const auto normalizer = GetNormalizer<PerColumn>(d, k, c);
+          for (std::size_t i = 0; i < rows; ++i) {
+            const std::size_t at = (r + i) * block.stride + c;
             hwy::Prefetch(t.x + at + kPrefetchFloats);
-            NormalizeVector<relu, residual, stream>(d, t, at, hn::Lanes(d), normalizer[v]);
+            NormalizeVector<relu, residual, stream>(d, t, at, hn::Lanes(d), normalizer);
           }
-        }
+        });
       });
     });
   });
@@ -194,10 +204,8 @@ void ColumnDots(const BackwardTensors& tensors, const Block& block, const Coeffi
   WithMask(tensors.mask, [&](auto mask) HWY_ATTR {
     const BackwardTensors t = tensors;
     const Coefficients k = coefficients;
-    const auto gradient = [&](auto d, std::size_t at, std::size_t column, auto difference) HWY_ATTR {
-      const auto normalizer = GetNormalizer<PerColumn>(d, k, column);
-      return MaskedGradient<mask>(d, t, at, hn::Lanes(d), hn::Sub(difference, normalizer.mean_lo), normalizer);
-    };
+    const auto gradient = [&](auto d, std::size_t at, std::size_t column, auto difference)
+                              HWY_ATTR { return WidenedGradient<PerColumn, mask>(d, t, at, difference, k, column); };
     AccumulateColumnDots(t.x, t.dy, block.rows, block.stride, block.columns, k.mean_hi, gradient, sum, dot);
   });
 }
@@ -208,18 +216,15 @@ void GradientColumns(const BackwardTensors& tensors, const Block& block, const C
       WithBool(tensors.stream, [&](auto stream) HWY_ATTR {
         const BackwardTensors t = tensors;
         const Coefficients k = coefficients;
-        const auto [rows, stride, columns] = block;
-        for (std::size_t r = 0; r < rows; ++r) {
-          ForEachStrip<2>(F32(), columns, [&](auto d, auto vectors, std::size_t column) HWY_ATTR {
-            for (std::size_t v = 0; v < vectors; ++v) {
-              const std::size_t c = column + v * hn::Lanes(d);
-              hwy::Prefetch(t.x + r * stride + c + kPrefetchFloats);
-              hwy::Prefetch(t.dy + r * stride + c + kPrefetchFloats);
-              GradientVector<mask, residual, stream>(d, t, r * stride + c, hn::Lanes(d),
-                                                     GetDifferentiator<PerColumn>(d, k, c));
-            }
-          });
-        }
+        ForEachTile(block, [&](auto rows, std::size_t r, auto d, std::size_t c) HWY_ATTR {
+          const auto differentiator = GetDifferentiator<PerColumn>(d, k, c);
+          for (std::size_t i = 0; i < rows; ++i) {
+            const std::size_t at = (r + i) * block.stride + c;
+            hwy::Prefetch(t.x + at + kPrefetchFloats);
+            hwy::Prefetch(t.dy + at + kPrefetchFloats);
+            GradientVector<mask, residual, stream>(d, t, at, hn::Lanes(d), differentiator);
+          }
+        });
       });
     });
   });
@@ -267,12 +272,15 @@ void PlaneDotSums(const BackwardTensors& tensors, const PlaneBlock& b, const Coe
     const BackwardTensors t = tensors;
     const Coefficients k = coefficients;
     const std::size_t ahead = SegmentPrefetch(b.length);
-    const auto gradient = [&](std::size_t at, std::size_t c, std::size_t count, auto difference) HWY_ATTR {
+    const auto gradient = [&](std::size_t at, std::size_t c, auto difference) HWY_ATTR {
       hwy::Prefetch(t.dy + at + ahead);
+      return WidenedGradient<PerChannel, mask>(F32(), t, at, difference, k, c);
+    };
+    const auto last = [&](std::size_t at, std::size_t c, std::size_t count, auto difference) HWY_ATTR {
       const auto normalizer = GetNormalizer<PerChannel>(F32(), k, c);
       return MaskedGradient<mask>(F32(), t, at, count, hn::Sub(difference, normalizer.mean_lo), normalizer);
     };
-    PlaneDots(t.x, {b.samples, b.stride, b.channels, b.length}, k.mean_hi, gradient, sum, dot);
+    PlaneDots(t.x, {b.samples, b.stride, b.channels, b.length}, k.mean_hi, gradient, last, sum, dot);
   });
 }
 

@@ -136,8 +136,11 @@ void run(const Options& o) {
                                 {"pass", o.pass},       {"relu", o.relu},        {"add", o.add},
                                 {"threads", o.threads}, {"simd", simd_target()}};
     for (const auto& t : timings) {
-      json["results"].push_back(
-          {{"name", t.name}, {"median_ms", t.median_ms}, {"best_ms", t.best_ms}, {"spread", t.spread}, {"of_copy", t.median_ms / copy_ms}});
+      json["results"].push_back({{"name", t.name},
+                                 {"median_ms", t.median_ms},
+                                 {"best_ms", t.best_ms},
+                                 {"spread", t.spread},
+                                 {"of_copy", t.median_ms / copy_ms}});
     }
     fmt::print("{}\n", json.dump());
     return;

@@ -32,7 +32,7 @@ Backward::primitive_desc describe(const dnnl::engine& engine, const dnnl::memory
 
 /// A primitive bound to its arguments.
 std::function<void()> bound(const dnnl::primitive& primitive, dnnl::stream stream,
-                           std::unordered_map<int, dnnl::memory> arguments) {
+                            std::unordered_map<int, dnnl::memory> arguments) {
   return [primitive, stream, arguments = std::move(arguments)]() mutable {
     primitive.execute(stream, arguments);
     stream.wait();
@@ -98,7 +98,7 @@ OneDnnBatchNorm onednn_batch_norm(std::size_t n, std::size_t c, std::size_t h, s
 #endif
   const auto add =
       bound(dnnl::binary(add_desc), stream,
-           {{DNNL_ARG_SRC_0, tensor(t.y)}, {DNNL_ARG_SRC_1, tensor(t.residual)}, {DNNL_ARG_DST, tensor(t.y)}});
+            {{DNNL_ARG_SRC_0, tensor(t.y)}, {DNNL_ARG_SRC_1, tensor(t.residual)}, {DNNL_ARG_DST, tensor(t.y)}});
   const auto both = [](std::function<void()> first, std::function<void()> second) {
     return [first = std::move(first), second = std::move(second)] { first(), second(); };
   };

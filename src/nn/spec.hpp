@@ -37,8 +37,8 @@ struct ModelSpec {
   NormSpec norm{};
   std::string activation{};  ///< relu, sigmoid or tanh; "" is the model's default: sigmoid for mlp, relu elsewhere
   Init init = Init::he;
-  double init_scale = 1;  ///< a factor on every initial weight
-  double dropout = 0;     ///< rate: after each hidden activation of mlp, before the last linear layer elsewhere
+  double init_scale = 1;          ///< a factor on every initial weight
+  double dropout = 0;             ///< rate: after each hidden activation of mlp, before the last linear layer elsewhere
   std::size_t hidden_layers = 3;  ///< of mlp
   std::size_t height = 28, width = 28, channels = 1;
   std::size_t classes = 10;

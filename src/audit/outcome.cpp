@@ -28,7 +28,7 @@ Verdict Outcome::verdict() const {
 const Finding& Outcome::headline() const {
   for (const Answer answer : {Answer::fails, Answer::open}) {
     for (const Finding& finding : findings) {
-      if (finding.role == Role::stated && finding.answer() == answer) return finding;
+      if ((finding.role == Role::stated || finding.role == Role::core) && finding.answer() == answer) return finding;
     }
   }
   return findings.front();

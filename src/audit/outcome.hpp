@@ -63,7 +63,7 @@ struct Outcome {
 
   Verdict verdict() const;
 
-  /// The finding that decided: the first stated one that fails, or else is open, or else the first.
+  /// The finding that decided: the first of what is stated that fails, or else is open, or else the first.
   const Finding& headline() const;
 };
 

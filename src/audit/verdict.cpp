@@ -18,8 +18,8 @@ constexpr std::array kVerdicts{std::pair{Verdict::supported, "supported"sv},
                                std::pair{Verdict::refuted, "refuted"sv}, std::pair{Verdict::not_shown, "not shown"sv}};
 constexpr std::array kAnswers{std::pair{Answer::holds, "holds"sv}, std::pair{Answer::fails, "fails"sv},
                               std::pair{Answer::open, "open"sv}};
-constexpr std::array kRoles{std::pair{Role::stated, "stated"sv}, std::pair{Role::condition, "condition"sv},
-                            std::pair{Role::context, "context"sv}};
+constexpr std::array kRoles{std::pair{Role::stated, "stated"sv}, std::pair{Role::core, "core"sv},
+                            std::pair{Role::condition, "condition"sv}, std::pair{Role::context, "context"sv}};
 
 template <class Table, class Value>
 std::string_view name_in(const Table& table, Value value) {
@@ -67,16 +67,17 @@ Answer judge_worst(double worst, Direction direction, double threshold) {
 }
 
 Verdict decide(std::span<const Judged> findings) {
-  const auto any = [&](Role role, Answer answer) {
+  // What the findings of two roles say together.
+  const auto any = [&](Role one, Role other, Answer answer) {
     return std::any_of(findings.begin(), findings.end(),
-                       [&](const Judged& f) { return f.role == role && f.answer == answer; });
+                       [&](const Judged& f) { return (f.role == one || f.role == other) && f.answer == answer; });
   };
-  const auto all_hold = [&](Role role) {
-    return any(role, Answer::holds) && !any(role, Answer::fails) && !any(role, Answer::open);
+  const auto all_hold = [&](Role one, Role other) {
+    return any(one, other, Answer::holds) && !any(one, other, Answer::fails) && !any(one, other, Answer::open);
   };
-  if (all_hold(Role::stated)) return Verdict::supported;
-  if (all_hold(Role::condition)) return Verdict::conditional;
-  return any(Role::stated, Answer::fails) ? Verdict::refuted : Verdict::not_shown;
+  if (all_hold(Role::stated, Role::core)) return Verdict::supported;
+  if (all_hold(Role::condition, Role::core)) return Verdict::conditional;
+  return any(Role::stated, Role::core, Answer::fails) ? Verdict::refuted : Verdict::not_shown;
 }
 
 std::string_view rule_in_words() {

@@ -40,7 +40,8 @@ Answer judge_worst(double worst, Direction direction, double threshold);
 /// What a finding is to its claim.
 enum class Role {
   stated,     ///< the claim as the note states it needs this
-  condition,  ///< what is left of the claim when restricted as the finding says
+  core,       ///< so does it, and so does what is left of it under its condition
+  condition,  ///< only what is left of the claim under its condition needs this
   context,    ///< worth knowing; decides nothing
 };
 
@@ -53,10 +54,10 @@ struct Judged {
 };
 
 /// The verdict over all findings of a claim, the first that applies:
-///   every stated finding holds                → supported
-///   there are conditions, and all of them hold → conditional: shown so far, and not beyond
-///   a stated finding fails                     → refuted
-///   else (one is open)                         → not shown
+///   all stated and core findings hold                       → supported
+///   there are core and condition findings, and all hold     → conditional: shown so far, and not beyond
+///   a stated or core finding fails                          → refuted
+///   else (one is open)                                      → not shown
 Verdict decide(std::span<const Judged> findings);
 
 /// The rule above, in words, for the report.

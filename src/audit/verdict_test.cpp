@@ -50,7 +50,7 @@ TEST(Judge, ByTheWorstCaseOfAnExactStatement) {
 }
 
 TEST(Decide, EveryVerdictCanComeOut) {
-  constexpr Role kStated = Role::stated, kCondition = Role::condition, kContext = Role::context;
+  constexpr Role kStated = Role::stated, kCore = Role::core, kCondition = Role::condition, kContext = Role::context;
   struct Row {
     std::vector<Judged> findings;
     Verdict verdict;
@@ -70,6 +70,12 @@ TEST(Decide, EveryVerdictCanComeOut) {
            Row{{{kStated, open}, {kCondition, holds}, {kCondition, open}}, not_shown},
            Row{{{kStated, fails}, {kContext, holds}}, refuted},  // context decides nothing
            Row{{{kStated, holds}, {kContext, fails}}, supported},
+           Row{{{kStated, holds}, {kCore, holds}}, supported},
+           Row{{{kStated, fails}, {kCore, holds}}, conditional},
+           Row{{{kStated, open}, {kCore, holds}, {kCondition, holds}}, conditional},
+           Row{{{kStated, open}, {kCore, holds}, {kCondition, fails}}, not_shown},
+           Row{{{kStated, holds}, {kCore, fails}}, refuted},
+           Row{{{kStated, holds}, {kCore, open}, {kCondition, holds}}, not_shown},
            Row{{{kContext, holds}}, not_shown},
            Row{{}, not_shown},
        }) {
@@ -82,7 +88,8 @@ TEST(Names, GoBothWays) {
   for (const Verdict verdict : {supported, conditional, refuted, not_shown})
     EXPECT_EQ(verdict_named(name(verdict)), verdict);
   for (const Answer answer : {holds, fails, open}) EXPECT_EQ(answer_named(name(answer)), answer);
-  for (const Role role : {Role::stated, Role::condition, Role::context}) EXPECT_EQ(role_named(name(role)), role);
+  for (const Role role : {Role::stated, Role::core, Role::condition, Role::context})
+    EXPECT_EQ(role_named(name(role)), role);
   EXPECT_THROW(verdict_named("true"), Error);
 }
 

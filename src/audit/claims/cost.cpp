@@ -1,6 +1,5 @@
 // § 7.2: batch norm costs computation and memory.
 #include <algorithm>
-#include <array>
 #include <functional>
 #include <string>
 #include <utility>
@@ -57,11 +56,9 @@ nn::Net loaded_net(const NetKind& kind, const nn::NormSpec& norm, const data::Da
 }
 
 struct Cost {
-  double step = 0;                       // % of the step without norm that norm adds
-  double kept = 0;                       // % of the bytes kept for backward that norm adds
-  double inference = 0;                  // % that norm adds to inference, when it is not folded
-  std::array<double, 2> kilobytes{};     // [arm] kept for backward, per digit
-  std::array<double, 2> milliseconds{};  // [arm] of a step
+  double step = 0;       // % of the step without norm that norm adds
+  double kept = 0;       // % of the bytes kept for backward that norm adds
+  double inference = 0;  // % that norm adds to inference, when it is not folded
 };
 
 double percent_more(double with, double without) {
@@ -85,14 +82,12 @@ Cost cost_of(const NetKind& kind, const data::Dataset& digits, std::uint64_t see
   };
   const auto infer = [&](std::size_t a) { return [&, a] { inference[a].infer(kBatch); }; };
   const std::vector<double> seconds = interleaved({step(0), step(1), infer(0), infer(1)}, rounds);
+  const auto kept = [&](std::size_t a) {
+    return static_cast<double>(training[a].memory().kept + training[a].memory().saved);
+  };
   Cost cost;
-  for (std::size_t a = 0; a < 2; ++a) {
-    const nn::Memory& memory = training[a].memory();
-    cost.kilobytes[a] = static_cast<double>(memory.kept + memory.saved) / 1024 / kBatch;
-    cost.milliseconds[a] = 1000 * seconds[a];
-  }
   cost.step = percent_more(seconds[1], seconds[0]);
-  cost.kept = percent_more(cost.kilobytes[1], cost.kilobytes[0]);
+  cost.kept = percent_more(kept(1), kept(0));
   cost.inference = percent_more(seconds[3], seconds[2]);
   return cost;
 }
@@ -124,7 +119,7 @@ Outcome measure(const Context& context) {
   Outcome outcome;
   std::vector<Finding> asides;
   std::vector<std::string> labels;
-  Samples milliseconds, kilobytes;
+  Samples time, memory;
   for (const NetKind& kind : kNets) {
     // One at a time: a trial beside it would compete for memory.
     const auto costs = map_trials(context.seeds, 1, context.progress,
@@ -135,12 +130,12 @@ Outcome measure(const Context& context) {
       step.push_back(cost.step);
       kept.push_back(cost.kept);
       inference.push_back(cost.inference);
-      for (std::size_t a = 0; a < 2; ++a) {
-        milliseconds.add("training step", static_cast<double>(labels.size() + a), cost.milliseconds[a]);
-        kilobytes.add("kept for backward", static_cast<double>(labels.size() + a), cost.kilobytes[a]);
-      }
+      const auto label = static_cast<double>(labels.size());
+      time.add("training step", label, cost.step);
+      time.add("inference", label, cost.inference);
+      memory.add("kept from forward to backward", label, cost.kept);
     }
-    for (const Arm& arm : arms()) labels.push_back(net + ", " + arm.name);
+    labels.push_back(net);
     const bool fused = kind.role == Role::context;
     const std::string how = fused ? " (fused with it)" : "";
     auto& findings = fused ? asides : outcome.findings;
@@ -156,10 +151,8 @@ Outcome measure(const Context& context) {
   for (const std::uint64_t seed : context.seeds) unfused.push_back(unfused_relu(context.ops, digits, seed, rounds));
   asides.push_back(aside("Time that a ReLU of its own adds to norm, over one fused into it", unfused, "%"));
   outcome.findings.insert(outcome.findings.end(), asides.begin(), asides.end());
-  outcome.charts = {
-      {"Time of a training step, 64 digits on one thread", "net", "milliseconds", false, false, labels,
-       milliseconds.means()},
-      {"Memory kept from forward to backward", "net", "kilobytes per digit", false, false, labels, kilobytes.means()}};
+  outcome.charts = {{"Time that norm adds", "net", "% of the net without", false, false, labels, time.means()},
+                    {"Memory that norm adds", "net", "% of the net without", false, false, labels, memory.means()}};
   return outcome;
 }
 

@@ -139,7 +139,7 @@ Errors kernel_errors(const BatchNormOps& ops, const Input& input, const std::vec
   return errors;
 }
 
-/// |⟨dx(u), v⟩ − ⟨u, J·v⟩| over ‖J·v‖·‖u‖, in ulp: the kernel's transposed product against a forward difference
+/// ⟨dx(u), v⟩ − ⟨u, J·v⟩ in ulp of Σ|dx·v|: the transposed product of the kernel against a forward difference
 /// quotient.
 double adjoint_error(const BatchNormOps& ops, const Input& input, const std::vector<float>& u, std::uint64_t seed) {
   const auto v = random_normal(input.x.size(), seed, kDirectionStream);

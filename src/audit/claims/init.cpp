@@ -80,9 +80,7 @@ Outcome measure(const Context& context) {
   outcome.findings = {{"Decades of initial scales that train, with norm minus without; one rate for all scales",
                        Role::stated, Direction::above, false, one, 0, "decades"},
                       {"Decades of initial scales that train, with norm minus without; the rate tuned at every scale",
-                       Role::stated, Direction::above, false, own, 0, "decades"},
-                      {"The same with the rate tuned at every scale, alone", Role::condition, Direction::above, false,
-                       own, 0, "decades"}};
+                       Role::core, Direction::above, false, own, 0, "decades"}};
 
   for (std::size_t a = 0; a < arms().size(); ++a) {
     std::string rates;

@@ -44,7 +44,7 @@ Outcome measure(const Context& context) {
 
   Outcome outcome;
   Samples errors, differences;
-  std::vector<Finding> conditions, asides;
+  std::vector<Finding> asides;
   for (std::size_t b = 0; b < std::size(kBatches); ++b) {
     std::vector<double> percent[2];
     for (std::size_t a = 0; a < arms().size(); ++a) {
@@ -56,17 +56,18 @@ Outcome measure(const Context& context) {
     for (std::size_t s = 0; s < context.seeds.size(); ++s) {
       differences.add("batch norm − none", static_cast<double>(kBatches[b]), percent[1][s] - percent[0][s]);
     }
-    const Estimate difference = paired_difference(percent[1], percent[0]);
-    const std::string text = "Batches of " + std::to_string(kBatches[b]) + ": test error with norm minus without";
-    const bool small = kBatches[b] <= kSmall;
-    if (small || kBatches[b] == kLarge) {
-      (small ? outcome.findings : asides)
-          .push_back({text, small ? Role::stated : Role::context, Direction::above, false, difference, 0, "% points"});
-    }
-    if (kBatches[b] <= kVerySmall)
-      conditions.push_back({text + ", alone", Role::condition, Direction::above, false, difference, 0, "% points"});
+    const std::size_t batch = kBatches[b];
+    const Role role = batch <= kVerySmall ? Role::core : batch <= kSmall ? Role::stated : Role::context;
+    const Finding finding{"Batches of " + std::to_string(batch) + ": test error with norm minus without",
+                          role,
+                          Direction::above,
+                          false,
+                          paired_difference(percent[1], percent[0]),
+                          0,
+                          "% points"};
+    if (role != Role::context) outcome.findings.push_back(finding);
+    if (batch == kLarge) asides.push_back(finding);
   }
-  outcome.findings.insert(outcome.findings.end(), conditions.begin(), conditions.end());
   outcome.findings.insert(outcome.findings.end(), asides.begin(), asides.end());
   outcome.charts = {
       {"Test error over batch size", "digits in a batch", "test error, %", true, true, {}, errors.geometric_means()},

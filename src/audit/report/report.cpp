@@ -82,11 +82,10 @@ std::string summary(const Results& results) {
   html += R"(</ul></header><nav aria-label="Verdicts"><ul class="tiles">)";
   for (const Result& r : results.claims) {
     const Look& look = look_of(r.outcome.verdict());
-    const Finding& f = r.outcome.headline();
     html += fmt::format(
-        R"(<li><a class="{}" href="#{}">{}<strong>{}</strong><span class="word">{}</span><span class="number">{}, wanted {}</span></a></li>)",
-        look.style, escape_html(r.id), icon(look), escape_html(r.title), name(look.verdict), value_of(f),
-        threshold_of(f));
+        R"(<li><a class="{}" href="#{}">{}<strong>{}</strong><span class="word">{}</span><span class="number">§ {} · {} · {} seeds</span></a></li>)",
+        look.style, escape_html(r.id), icon(look), escape_html(r.title), name(look.verdict), escape_html(r.section),
+        escape_html(r.kind), r.seeds.size());
   }
   html += fmt::format(
       R"(</ul></nav><p class="meta">{} mode{} · {} of work · {} · {} cores, {} threads · {} · {}</p><details><summary>How a verdict comes about</summary><p>{}</p><p>Trained claims use the same initial weights and the same order of the digits in both arms, tune the learning rate for each arm over the same grid on seeds that are not measured, and count a run that diverges as the worst value. Intervals are 95&nbsp;% t-intervals over the seeds, of paired differences where arms are compared; for exact claims they are the range over all inputs and seeds.</p></details>)",
@@ -94,6 +93,20 @@ std::string summary(const Results& results) {
       format_seconds(seconds), escape_html(results.machine.processor), results.machine.cores, results.machine.threads,
       escape_html(results.machine.simd), escape_html(results.machine.compiler), escape_html(rule_in_words()));
   return html;
+}
+
+std::string_view role_in_words(Role role) {
+  switch (role) {
+    case Role::stated:
+      return "the claim as stated";
+    case Role::core:
+      return "the claim as stated, and its condition";
+    case Role::condition:
+      return "the condition";
+    case Role::context:
+      break;
+  }
+  return "context, decides nothing";
 }
 
 std::string findings_table(const Outcome& outcome) {
@@ -105,12 +118,9 @@ std::string findings_table(const Outcome& outcome) {
     const char* sign = answer == Answer::holds ? "✓" : answer == Answer::fails ? "✕" : "○";
     html += fmt::format(
         R"(<tr><td>{}<span class="role">{}</span></td><td class="num" data-label="Value">{}</td><td class="num" data-label="{}">{}</td><td class="num" data-label="Wanted">{}</td><td class="answer {}">{}</td></tr>)",
-        escape_html(f.text),
-        f.role == Role::stated ? "the claim as stated"
-        : judged               ? "under the condition"
-                               : "context, decides nothing",
-        value_of(f), f.exact ? "Range" : "95 % interval", interval_of(f.estimate.interval), threshold_of(f),
-        judged ? name(answer) : "open", judged ? fmt::format("{} {}", sign, name(answer)) : "–");
+        escape_html(f.text), role_in_words(f.role), value_of(f), f.exact ? "Range" : "95 % interval",
+        interval_of(f.estimate.interval), threshold_of(f), judged ? name(answer) : "open",
+        judged ? fmt::format("{} {}", sign, name(answer)) : "–");
   }
   return html + "</tbody></table>";
 }
@@ -141,9 +151,9 @@ std::string article(const Result& r, std::size_t first_chart) {
       escape_html(r.id), look.style, escape_html(r.section), escape_html(r.kind), escape_html(r.title), icon(look),
       name(look.verdict), escape_html(r.statement), escape_html(r.quote));
   html += fmt::format(
-      R"(<dl class="headline"><div><dt>Measured</dt><dd>{}</dd></div><div><dt>{}</dt><dd>{}</dd></div><div><dt>Wanted</dt><dd>{}</dd></div><div><dt>Seeds, time</dt><dd>{}, {}</dd></div></dl>)",
-      value_of(f), f.exact ? "Range over all inputs" : "95 % interval", interval_of(f.estimate.interval),
-      threshold_of(f), r.seeds.size(), format_seconds(r.seconds));
+      R"(<div class="headline"><p>{}</p><dl><div><dt>Measured</dt><dd>{}</dd></div><div><dt>{}</dt><dd>{}</dd></div><div><dt>Wanted</dt><dd>{}</dd></div><div><dt>Seeds, time</dt><dd>{}, {}</dd></div></dl></div>)",
+      escape_html(f.text), value_of(f), f.exact ? "Range over all inputs" : "95 % interval",
+      interval_of(f.estimate.interval), threshold_of(f), r.seeds.size(), format_seconds(r.seconds));
   html += R"(<h3>Findings</h3>)" + findings_table(r.outcome) + R"(<h3>Charts</h3><div class="charts">)";
   for (std::size_t i = 0; i < r.outcome.charts.size(); ++i) html += figure(r.outcome.charts[i], first_chart + i);
   html += "</div>";

@@ -24,7 +24,7 @@
       return [
         { ...edge, label: '', data: line.points.map(p => ({ x: p[0], y: y(p[2]) })), fill: false },
         { ...edge, label: '', data: line.points.map(p => ({ x: p[0], y: y(p[3]) })), fill: '-1' },
-        { label: line.name, data: line.points.map(p => ({ x: p[0], y: y(p[1]), lo: p[2], hi: p[3] })), borderColor: color(i),
+        { label: line.name, clip: false, data: line.points.map(p => ({ x: p[0], y: y(p[1]), lo: p[2], hi: p[3] })), borderColor: color(i),
           backgroundColor: color(i), borderWidth: 2, pointStyle: shapes[i % 6], pointRadius: 3.5, borderDash: i % 2 ? [6, 3] : [] },
       ];
     });
@@ -34,8 +34,8 @@
     const floor = floorOf(chart), v = x => chart.y_log ? Math.max(x, floor) : x;
     const at = (line, pick) => chart.labels.map((_, i) => { const p = line.points.find(q => q[0] === i); return p ? pick(p) : null; });
     return chart.lines.flatMap((line, i) => [
-      { type: 'bar', label: line.name, data: at(line, p => [v(p[2]), v(p[3])]), backgroundColor: color(i) + '66', borderColor: color(i),
-        borderWidth: 1, borderSkipped: false, minBarLength: 3, barPercentage: .7, values: at(line, p => p) },
+      { type: 'bar', label: line.name, data: at(line, p => [v(p[2]), v(p[3])]), backgroundColor: color(i) + '99', borderColor: color(i),
+        borderWidth: 1, borderSkipped: false, minBarLength: 5, barPercentage: .7, values: at(line, p => p) },
     ]);
   };
 

@@ -170,6 +170,7 @@ std::vector<std::vector<TrialResult>> measure_trials(const Context& context, con
 
 std::vector<double> column(const std::vector<TrialResult>& trials, double (*number)(const TrialResult&)) {
   std::vector<double> numbers;
+  numbers.reserve(trials.size());
   for (const TrialResult& trial : trials) numbers.push_back(number(trial));
   return numbers;
 }

@@ -11,7 +11,7 @@
 namespace equinorm::audit {
 namespace {
 
-using std::literals::operator""sv;
+using namespace std::string_view_literals;
 
 constexpr std::array kVerdicts{std::pair{Verdict::supported, "supported"sv},
                                std::pair{Verdict::conditional, "conditional"sv},

@@ -1,4 +1,6 @@
 // § 7.2: batch norm costs computation and memory.
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <functional>
 #include <string>
@@ -39,6 +41,7 @@ std::vector<double> interleaved(const std::vector<std::function<void()>>& action
     }
   }
   std::vector<double> least;
+  least.reserve(seconds.size());
   for (const auto& times : seconds) least.push_back(*std::min_element(times.begin(), times.end()));
   return least;
 }
@@ -72,6 +75,7 @@ Cost cost_of(const NetKind& kind, const data::Dataset& digits, std::uint64_t see
     inference.push_back(loaded_net(kind, arm.norm, digits, seed, false));
   }
   std::vector<nn::Optimizer> optimizers;
+  optimizers.reserve(training.size());
   for (const nn::Net& net : training) optimizers.emplace_back(nn::OptimizerSpec{}, net.parameters());
   const auto step = [&](std::size_t a) {
     return [&, a] {
@@ -139,13 +143,13 @@ Outcome measure(const Context& context) {
     const bool fused = kind.role == Role::context;
     const std::string how = fused ? " (fused with it)" : "";
     auto& findings = fused ? asides : outcome.findings;
-    findings.push_back(
-        trend(kind.role, net + ": time that norm adds to a training step" + how, step, Direction::above, 0, "%"));
-    findings.push_back(
-        trend(kind.role, net + ": bytes that norm adds to what backward needs" + how, kept, Direction::above, 0, "%"));
-    asides.push_back(
-        aside(net + ": time that norm adds to inference" + how + "; folded into the layer before, it adds nothing",
-              inference, "%"));
+    findings.push_back(trend(kind.role, fmt::format("{}: time that norm adds to a training step{}", net, how), step,
+                             Direction::above, 0, "%"));
+    findings.push_back(trend(kind.role, fmt::format("{}: bytes that norm adds to what backward needs{}", net, how),
+                             kept, Direction::above, 0, "%"));
+    asides.push_back(aside(
+        fmt::format("{}: time that norm adds to inference{}; folded into the layer before, it adds nothing", net, how),
+        inference, "%"));
   }
   std::vector<double> unfused;
   for (const std::uint64_t seed : context.seeds) unfused.push_back(unfused_relu(context.ops, digits, seed, rounds));

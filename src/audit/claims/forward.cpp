@@ -1,5 +1,6 @@
 // § 2.1: the three formulas of the forward pass.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -73,7 +74,7 @@ double broken_promises(const BatchNormOps& ops, const Input& clean, float poison
 struct Trial {
   std::vector<double> errors;  // of exact_inputs()
   std::vector<std::string> names;
-  std::vector<double> by_mean[2];  // mean/σ = 10^0 … 10^6, channels last and first
+  std::array<std::vector<double>, 2> by_mean;  // mean/σ = 10^0 … 10^6, channels last and first
   double broken = 0;
 };
 

@@ -85,7 +85,7 @@ struct SegmentPlan {
   std::size_t first_piece(std::size_t part) const { return part * pieces / parts; }
 
   static constexpr std::size_t kBlockFloats = 8192;        // 32 KiB
-  static constexpr std::size_t kGroupFloats = 1024;        // a page
+  static constexpr std::size_t kGroupFloats = 4096;        // a page
   static constexpr std::size_t kGroupBlockFloats = 32768;  // 128 KiB: within L2, and few blocks to merge
   static constexpr std::size_t kPartFloats = 64 << 10;
   static constexpr std::size_t kUnits = 32;

@@ -71,12 +71,8 @@ void add_bench_step(CLI::App& bench_command) {
   options->threads = 1;
   options->batch = 128;
   options->add_to(*command);
-  command->add_option("--steps", options->steps, "Measured steps")
-      ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
-  command->add_option("--warmup", options->warmup, "Steps before")
-      ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+  command->add_option("--steps", options->steps, "Measured steps")->capture_default_str()->check(kNotNegative);
+  command->add_option("--warmup", options->warmup, "Steps before")->capture_default_str()->check(kNotNegative);
   command->add_flag("--json", options->json, "Print one line of JSON");
   command->footer("Example\n  equinorm bench step --model cnn --norm batch --batch 128 --threads 1 --json");
   command->callback([options] { bench(*options); });

@@ -61,7 +61,7 @@ void add_eval(CLI::App& app) {
   command->add_option("--split", options->split, "test or train")->capture_default_str();
   command->add_option("--logits", options->logits, "File for the logits and labels of every image, as safetensors");
   command->add_option("--threads", options->machine.threads, "Threads (default: one for each core)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(kNotNegative);
   command->footer("Example\n  equinorm eval cnn.safetensors --data mnist --logits logits.safetensors");
   command->callback([options] { evaluate(*options); });
 }

@@ -14,8 +14,13 @@ int main(int argc, char** argv) {
   equinorm::app::add_bench(app);
   try {
     app.parse(argc, argv);
+  } catch (const CLI::RequiredError& error) {  // a command or a file is missing: show what there is
+    const auto chosen = app.get_subcommands();
+    fmt::print(stderr, "{}", chosen.empty() ? app.help() : chosen.front()->help());
+    fmt::print(stderr, "\nequinorm: {}\n", error.what());
+    return 2;
   } catch (const CLI::ParseError& error) {
-    return app.exit(error);
+    return app.exit(error) == 0 ? 0 : 2;
   } catch (const std::exception& error) {
     fmt::print(stderr, "equinorm: {}\n", error.what());
     return 1;

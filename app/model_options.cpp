@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <thread>
 
+#include "commands.hpp"
+
 namespace equinorm::app {
 
 void ModelOptions::add_to(CLI::App& command) {
@@ -10,8 +12,8 @@ void ModelOptions::add_to(CLI::App& command) {
   command.add_option("--norm", norm, "Normalization: none or batch")->capture_default_str();
   command.add_option("--activation", activation, "relu, sigmoid or tanh (default: sigmoid for mlp, relu elsewhere)");
   command.add_option("--optimizer", optimizer, "sgd (with momentum) or adam")->capture_default_str();
-  command.add_option("--batch", batch, "Rows of a step")->capture_default_str()->check(CLI::NonNegativeNumber);
-  command.add_option("--threads", threads, "Threads (default: one for each core)")->check(CLI::NonNegativeNumber);
+  command.add_option("--batch", batch, "Rows of a step")->capture_default_str()->check(kNotNegative);
+  command.add_option("--threads", threads, "Threads (default: one for each core)")->check(kNotNegative);
 }
 
 nn::ModelSpec ModelOptions::model_spec() const {

@@ -137,7 +137,7 @@ void add_train(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--epochs", o.epochs, "Times through the training images")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(kNotNegative);
   command->add_option("--lr", o.lr, "Peak learning rate (default: 0.4 for sgd, 0.05 without norm; 0.003 for adam)");
   command->add_option("--momentum", o.momentum, "Of sgd")->capture_default_str();
   command->add_option("--weight-decay", o.weight_decay, "Of weights; norm parameters and biases are spared")
@@ -146,7 +146,7 @@ void add_train(CLI::App& app) {
   command->add_option("--schedule", o.schedule, "Of the rate: constant, step or cosine")->capture_default_str();
   command->add_option("--warmup", o.warmup, "Steps in which the rate rises to its peak")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(kNotNegative);
   command->add_option("--norm-lr", o.norm_lr, "A factor on the rate of norm parameters")->capture_default_str();
   command->add_option("--init", o.init, "Initial weights: he, xavier or scaled (variance 1/fan-in)")
       ->capture_default_str();
@@ -154,7 +154,7 @@ void add_train(CLI::App& app) {
   command->add_option("--dropout", o.dropout, "Dropout rate")->capture_default_str();
   command->add_option("--seed", o.seed, "Of initial weights, order of images and dropout")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(kNotNegative);
   command->add_option("--save", o.save, "File for the trained net, with PyTorch's parameter names");
   command->footer(
       "Example: 99 % on MNIST in under a minute, saved for later\n"

@@ -36,7 +36,7 @@ class Builder {
  public:
   Builder(const ModelSpec& spec, std::size_t batch, bool training);
 
-  std::size_t images() const { return 0; }
+  std::size_t images() const { return graph_.images; }
   std::size_t conv(std::string name, std::size_t x, std::size_t out_channels, std::size_t kernel, std::size_t stride);
   std::size_t linear(std::string name, std::size_t x, std::size_t out_features, bool normed);
   std::size_t activation(std::string name, std::size_t x);

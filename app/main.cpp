@@ -5,6 +5,8 @@
 
 #include "commands.hpp"
 
+// What may escape is the failure to set the options up or to print the message itself.
+// NOLINTNEXTLINE(bugprone-exception-escape)
 int main(int argc, char** argv) {
   CLI::App app{"Normalization for neural networks: kernels, a CPU trainer, and an audit of the claims about them."};
   app.require_subcommand(1);

@@ -81,6 +81,8 @@ double plain_average(const std::vector<std::vector<double>>& batches, std::size_
   return sum / static_cast<double>(t);
 }
 
+// Scales: a mean is a sum of values that lie σ around it, so that an ulp of it is one at |μ| + σ, however near 0 it is.
+
 /// Worst distance of a history from what `expected(batches, unit, t, start)` says, in ulp of the largest value met so
 /// far.
 template <class Expected>
@@ -90,7 +92,7 @@ double history_error(const std::vector<Running>& history, const Stream& stream, 
   for (std::size_t u = 0; u < kUnits; ++u) {
     double scale_mean = 0, scale_variance = 1;
     for (std::size_t t = 1; t <= kBatches; ++t) {
-      scale_mean = std::max(scale_mean, std::abs(stream.means[t - 1][u]));
+      scale_mean = std::max(scale_mean, std::abs(stream.means[t - 1][u]) + std::sqrt(stream.variances[t - 1][u]));
       scale_variance = std::max(scale_variance, variance_factor * stream.variances[t - 1][u]);
       if (t % 10 != 0 && t > 10) continue;
       const Running& now = history[t - 1];
@@ -110,7 +112,7 @@ double difference(const std::vector<Running>& a, const std::vector<Running>& b, 
   for (std::size_t u = 0; u < kUnits; ++u) {
     double scale_mean = 0, scale_variance = 1;
     for (std::size_t t = 0; t < kBatches; ++t) {
-      scale_mean = std::max(scale_mean, std::abs(stream.means[t][u]));
+      scale_mean = std::max(scale_mean, std::abs(stream.means[t][u]) + std::sqrt(stream.variances[t][u]));
       scale_variance = std::max(scale_variance, stream.variances[t][u]);
       worst = worse(
           worst, std::abs(static_cast<double>(a[t].mean[u]) - static_cast<double>(b[t].mean[u])) / ulp_at(scale_mean));

@@ -29,7 +29,9 @@ void run_trials(std::size_t count, int workers, Progress& progress, const std::f
   std::mutex mutex;
   const std::size_t team = std::min(count, static_cast<std::size_t>(std::max(workers, 1)));
   parallel_for(team, static_cast<int>(team), [&](std::size_t) {
-    for (std::size_t i = next++; i < count && !failed; i = next++) {
+    while (!failed) {  // asked before an index is taken: one that is taken runs, so the first failure is always found
+      const std::size_t i = next++;
+      if (i >= count) break;
       try {
         progress.throw_if_stopped();
         trial(i);

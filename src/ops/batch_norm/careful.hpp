@@ -16,8 +16,9 @@ struct CarefulChannel {
   double g_mean = 0, slope = 0;  ///< backward: Σg/m, Σ(g·d)/(m·(σ² + ε))
 };
 
-/// Whether floats are too narrow for a channel. A NaN is never careful: it is NaN either way.
+/// Whether floats are too narrow for a channel. One that is not finite never asks for care: it is NaN either way.
 inline bool needs_care(double mean, double variance, double scale) {
+  if (!std::isfinite(mean) || !std::isfinite(variance)) return false;
   return std::abs(mean) > 0x1p100 || variance > 0x1p200 || (scale != 0 && std::abs(scale) < 0x1p-100);
 }
 

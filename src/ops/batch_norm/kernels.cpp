@@ -161,11 +161,10 @@ HWY_INLINE Widened<D> WidenedGradient(D d, const BackwardTensors& t, std::size_t
 
 // --- Columns. ---
 
-/// Calls body(rows, r, d, column) for tiles of four rows, then single ones: rows are read along, as memory wants it,
-/// and the coefficients of a column, which come from L1, serve four of them.
-template <class Body>
+/// Calls body(rows, r, d, column) for tiles of kTile rows, then single ones. Four rows at a time share the coefficients
+/// of a column, which come from L1; a tensor that comes from memory is read along its rows alone, as memory wants it.
+template <std::size_t kTile, class Body>
 HWY_INLINE void ForEachTile(const Block& block, const Body& body) {
-  constexpr std::size_t kTile = 4;
   std::size_t r = 0;
   for (; r + kTile <= block.rows; r += kTile) {
     ForEachStrip<1>(F32(), block.columns,
@@ -186,7 +185,7 @@ void NormalizeColumns(const ForwardTensors& tensors, const Block& block, const C
       WithBool(tensors.stream, [&](auto stream) HWY_ATTR {
         const ForwardTensors t = tensors;  // in registers: a store may not be thought to change it
         const Coefficients k = coefficients;
-        ForEachTile(block, [&](auto rows, std::size_t r, auto d, std::size_t c) HWY_ATTR {
+        ForEachTile<stream ? 1 : 4>(block, [&](auto rows, std::size_t r, auto d, std::size_t c) HWY_ATTR {
           const auto normalizer = GetNormalizer<PerColumn>(d, k, c);
           for (std::size_t i = 0; i < rows; ++i) {
             const std::size_t at = (r + i) * block.stride + c;
@@ -216,7 +215,7 @@ void GradientColumns(const BackwardTensors& tensors, const Block& block, const C
       WithBool(tensors.stream, [&](auto stream) HWY_ATTR {
         const BackwardTensors t = tensors;
         const Coefficients k = coefficients;
-        ForEachTile(block, [&](auto rows, std::size_t r, auto d, std::size_t c) HWY_ATTR {
+        ForEachTile<stream ? 1 : 4>(block, [&](auto rows, std::size_t r, auto d, std::size_t c) HWY_ATTR {
           const auto differentiator = GetDifferentiator<PerColumn>(d, k, c);
           for (std::size_t i = 0; i < rows; ++i) {
             const std::size_t at = (r + i) * block.stride + c;

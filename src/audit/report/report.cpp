@@ -71,7 +71,7 @@ std::string summary(const Results& results) {
   double seconds = 0;
   for (const Result& r : results.claims) seconds += r.seconds;
   std::string html = fmt::format(
-      R"(<header><p class="eyebrow">Equinorm audit</p><h1>Batch normalization, measured</h1><p class="lead">{} claims about batch normalization, each put to the test on real handwritten digits by a rule that was written down before the numbers came in.</p><ul class="counts">)",
+      R"(<header><p class="eyebrow">Equinorm audit</p><h1>Batch normalization, measured</h1><p class="lead">{} claims about batch normalization, each put to the test on real handwritten digits by a rule that was fixed before this run began.</p><ul class="counts">)",
       results.claims.size());
   for (const Look& look : kLooks) {
     const auto count = std::count_if(results.claims.begin(), results.claims.end(),

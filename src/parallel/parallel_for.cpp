@@ -11,13 +11,18 @@
 
 namespace equinorm::parallel_detail {
 
-void run(std::size_t blocks, int threads, RangeFunction function, const void* context) {
-  const std::size_t workers = std::min(blocks, static_cast<std::size_t>(std::max(threads, 1)));
-  const auto work = [&](std::size_t worker) {
+void run(std::size_t blocks, const Workers& who, RangeFunction function, const void* context) {
+  const std::size_t workers = std::min(blocks, static_cast<std::size_t>(std::max(who.threads, 1)));
+  auto work = [=](std::size_t worker) {
     function(context, blocks * worker / workers, blocks * (worker + 1) / workers);
   };
   if (workers <= 1) {
     if (blocks > 0) work(0);
+    return;
+  }
+  if (who.executor != nullptr) {
+    who.executor->run(
+        workers, [](void* context_, std::size_t worker) { (*static_cast<decltype(work)*>(context_))(worker); }, &work);
     return;
   }
 #ifdef EQUINORM_OPENMP

@@ -4,28 +4,39 @@
 
 #include <cstddef>
 
+#include "equinorm/execution.hpp"
+
 namespace equinorm {
+
+/// How many threads work, and whose they are: the executor's, or OpenMP's if there is none.
+struct Workers {
+  Workers(int count) : threads(count) {}  // NOLINT(google-explicit-constructor): a number of threads says it all
+  explicit Workers(const Execution& execution) : threads(execution.threads), executor(execution.executor) {}
+
+  int threads;
+  Executor* executor = nullptr;
+};
 
 namespace parallel_detail {
 using RangeFunction = void (*)(const void* context, std::size_t begin, std::size_t end);
-void run(std::size_t blocks, int threads, RangeFunction function, const void* context);
+void run(std::size_t blocks, const Workers& workers, RangeFunction function, const void* context);
 }  // namespace parallel_detail
 
-/// Calls body(begin, end) for disjoint ranges that cover the blocks 0 … blocks−1, on at most `threads` threads; returns
-/// when all are done. The same (blocks, threads) gives a thread the same range again: it finds it in its caches. body
-/// must not throw.
+/// Calls body(begin, end) for disjoint ranges that cover the blocks 0 … blocks−1, one range a worker; returns when all
+/// are done. The same (blocks, threads) gives a worker the same range again: it finds it in its caches. body must not
+/// throw.
 template <class Body>
-void parallel_ranges(std::size_t blocks, int threads, const Body& body) {
+void parallel_ranges(std::size_t blocks, const Workers& workers, const Body& body) {
   parallel_detail::run(
-      blocks, threads,
+      blocks, workers,
       [](const void* context, std::size_t begin, std::size_t end) { (*static_cast<const Body*>(context))(begin, end); },
       &body);
 }
 
-/// Calls body(block) once for each block in 0 … blocks−1, each thread going up its range.
+/// Calls body(block) once for each block in 0 … blocks−1, each worker going up its range.
 template <class Body>
-void parallel_for(std::size_t blocks, int threads, const Body& body) {
-  parallel_ranges(blocks, threads, [&body](std::size_t begin, std::size_t end) {
+void parallel_for(std::size_t blocks, const Workers& workers, const Body& body) {
+  parallel_ranges(blocks, workers, [&body](std::size_t begin, std::size_t end) {
     for (std::size_t block = begin; block < end; ++block) body(block);
   });
 }

@@ -44,8 +44,8 @@ std::size_t scratch_bytes(const Geometry& g) {
   return count.used();
 }
 
-int threads_for(const Geometry& g, const Execution& execution) {
-  return g.elements < kSingleThreadFloats ? 1 : execution.threads;
+Workers workers_for(const Geometry& g, const Execution& execution) {
+  return g.elements < kSingleThreadFloats ? Workers(1) : Workers(execution);
 }
 
 /// Whether every statistic is finite, as a float too where running statistics are to hold it.
@@ -127,13 +127,13 @@ Status batch_norm_forward(const BatchNormOptions& options, TensorView<const floa
   const Scratch scratch(g, workspace);
   const ForwardChannels channels(options, affine, statistics.mean, statistics.variance);
   const ForwardTensors tensors{x.data, residual.data, y.data, options.activation == Activation::relu, false};
-  const int threads = threads_for(g, execution);
+  const Workers workers = workers_for(g, execution);
   if (g.columns()) {
-    const Columns columns(g, scratch, threads);
+    const Columns columns(g, scratch, workers);
     columns.statistics(x.data, statistics);
     columns.normalize(tensors, channels);
   } else {
-    Segments(g, scratch, threads).forward(tensors, statistics, channels);
+    Segments(g, scratch, workers).forward(tensors, statistics, channels);
   }
 
   if (options.non_finite != NonFinitePolicy::propagate && !all_finite(statistics, g.channels, running != nullptr)) {
@@ -176,11 +176,11 @@ Status batch_norm_inference(const BatchNormOptions& options, TensorView<const fl
   std::copy_n(variance, g.channels, scratch.second);
   const ForwardChannels channels(options, affine, scratch.first, scratch.second);
   const ForwardTensors tensors{x.data, residual.data, y.data, options.activation == Activation::relu, false};
-  const int threads = threads_for(g, execution);
+  const Workers workers = workers_for(g, execution);
   if (g.columns()) {
-    Columns(g, scratch, threads).normalize(tensors, channels);
+    Columns(g, scratch, workers).normalize(tensors, channels);
   } else {
-    Segments(g, scratch, threads).normalize(tensors, channels);
+    Segments(g, scratch, workers).normalize(tensors, channels);
   }
   return {};
 }
@@ -211,11 +211,11 @@ Status batch_norm_backward(const BatchNormOptions& options, TensorView<const flo
   const BackwardChannels channels(forward, gradients, g.values);
   const Mask mask = !relu ? Mask::none : y.data != nullptr ? Mask::output : Mask::input;
   const BackwardTensors tensors{x.data, y.data, dy.data, dx.data, dresidual.data, mask, false};
-  const int threads = threads_for(g, execution);
+  const Workers workers = workers_for(g, execution);
   if (g.columns()) {
-    Columns(g, scratch, threads).differentiate(tensors, channels);
+    Columns(g, scratch, workers).differentiate(tensors, channels);
   } else {
-    Segments(g, scratch, threads).differentiate(tensors, channels);
+    Segments(g, scratch, workers).differentiate(tensors, channels);
   }
   return {};
 }

@@ -10,6 +10,7 @@
 
 #include "ops/batch_norm/cases.hpp"
 #include "ops/batch_norm/reference.hpp"
+#include "parallel/executors.hpp"
 
 namespace equinorm {
 namespace {
@@ -233,6 +234,28 @@ TEST_F(EveryTarget, GivesTheSameBitsWithAResidualAndInInference) {
         ASSERT_TRUE(call.inference(mean, variance, {threads}).ok());
         if (!first) first = fingerprint(call);
         ASSERT_EQ(fingerprint(call), *first) << describe(shape.shape, shape.layout) << " " << target << " " << threads;
+      }
+    }
+  }
+}
+
+TEST(BatchNorm, GivesTheSameBitsOnTheCallersThreads) {
+  for (const auto& shape : cases::shapes()) {
+    const auto run = [&](Executor* executor) {
+      Call call(shape.shape, shape.layout, cases::make(cases::values().front(), shape.shape.elements(), 5));
+      call.add = true;
+      const Execution execution{.threads = 3, .executor = executor};
+      EXPECT_TRUE(call.forward(execution).ok());
+      EXPECT_TRUE(call.backward(execution).ok());
+      return fingerprint(call);
+    };
+    const std::uint64_t want = run(nullptr);
+    BackwardsExecutor backwards;
+    ThreadsExecutor threads;
+    for (CountingExecutor* executor : std::initializer_list<CountingExecutor*>{&backwards, &threads}) {
+      EXPECT_EQ(run(executor), want) << describe(shape.shape, shape.layout);
+      if (shape.shape.elements() > 1'000'000) {
+        EXPECT_GT(executor->tasks_run, 0U);
       }
     }
   }

@@ -13,10 +13,11 @@ namespace equinorm::batch_norm {
 
 class Columns {
  public:
-  Columns(const Geometry& g, const Scratch& scratch, int threads) : g_(g), p_(g), s_(scratch), threads_(threads) {}
+  Columns(const Geometry& g, const Scratch& scratch, const Workers& workers)
+      : g_(g), p_(g), s_(scratch), workers_(workers) {}
 
   void statistics(const float* x, const BatchNormStatistics& out) const {
-    parallel_for(p_.chunks, threads_, [&](std::size_t chunk) {
+    parallel_for(p_.chunks, workers_, [&](std::size_t chunk) {
       const std::size_t rows = p_.rows_of_chunk(chunk);
       const float* begin = x + chunk * p_.chunk_rows * p_.width;
       for (std::size_t row = 0; row < rows; row += p_.block_rows) {
@@ -71,7 +72,7 @@ class Columns {
     }
     write_forward(channels.forward());
     const Coefficients k = s_.coefficients();
-    parallel_for(p_.chunks, threads_, [&](std::size_t chunk) {
+    parallel_for(p_.chunks, workers_, [&](std::size_t chunk) {
       std::fill_n(first(chunk), p_.width, 0.0);
       std::fill_n(second(chunk), p_.width, 0.0);
       const std::size_t rows = p_.rows_of_chunk(chunk);
@@ -121,7 +122,7 @@ class Columns {
   template <class Body>
   void for_each_chunk_backwards(const Body& body) const {
     if (p_.tail > 0) body(p_.rows * p_.width, tail());
-    parallel_ranges(p_.chunks, threads_, [&](std::size_t begin, std::size_t end) {
+    parallel_ranges(p_.chunks, workers_, [&](std::size_t begin, std::size_t end) {
       for (std::size_t chunk = end; chunk-- > begin;) {
         body(chunk * p_.chunk_rows * p_.width, Block{p_.rows_of_chunk(chunk), p_.width, p_.width});
       }
@@ -131,7 +132,7 @@ class Columns {
   const Geometry& g_;
   ColumnPlan p_;
   const Scratch& s_;
-  int threads_;
+  Workers workers_;
 };
 
 }  // namespace equinorm::batch_norm

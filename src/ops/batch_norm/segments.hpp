@@ -15,7 +15,8 @@ namespace equinorm::batch_norm {
 
 class Segments {
  public:
-  Segments(const Geometry& g, const Scratch& scratch, int threads) : g_(g), p_(g), s_(scratch), threads_(threads) {}
+  Segments(const Geometry& g, const Scratch& scratch, const Workers& workers)
+      : g_(g), p_(g), s_(scratch), workers_(workers) {}
 
   /// Statistics, then y. A group that is not cut is normalized at once, from the caches.
   void forward(ForwardTensors t, const BatchNormStatistics& out, const ForwardChannels& channels) const {
@@ -75,7 +76,7 @@ class Segments {
 
   template <class Body>
   void for_each_part(const Body& body) const {
-    parallel_for(p_.groups * p_.parts, threads_, [&](std::size_t unit) {
+    parallel_for(p_.groups * p_.parts, workers_, [&](std::size_t unit) {
       const std::size_t index = unit % p_.parts, begin = unit / p_.parts * p_.group;
       body(Part{index, begin, std::min(begin + p_.group, g_.channels), p_.first_piece(index),
                 p_.first_piece(index + 1)});
@@ -164,7 +165,7 @@ class Segments {
   const Geometry& g_;
   SegmentPlan p_;
   const Scratch& s_;
-  int threads_;
+  Workers workers_;
 };
 
 }  // namespace equinorm::batch_norm

@@ -4,8 +4,8 @@ add_library(equinorm_options INTERFACE)
 target_include_directories(equinorm_options INTERFACE
   $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src>)
 target_compile_options(equinorm_options INTERFACE
-  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wold-style-cast -Wnon-virtual-dtor
-  -Woverloaded-virtual -Werror
+  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Werror
+  $<$<COMPILE_LANGUAGE:CXX>:-Wold-style-cast -Wnon-virtual-dtor -Woverloaded-virtual>
   # No contraction: a fused multiply-add where the source has two roundings would tie bits to the instruction set.
   -ffp-contract=off
   # GCC 12 sees overlapping copies in std::string's operator+ (GCC bug 105651).

@@ -6,12 +6,13 @@
 #include <string_view>
 #include <vector>
 
+#include "equinorm/export.h"
 #include "equinorm/status.hpp"
 
 namespace equinorm {
 
 /// The caller's own threads, in place of OpenMP's.
-class Executor {
+class EQUINORM_API Executor {
  public:
   using Task = void (*)(void* context, std::size_t index);
 
@@ -30,13 +31,13 @@ struct Execution {
 };
 
 /// The instruction sets that this build has and this machine can run, best first: "AVX3", "AVX2", "SSE4", …
-std::vector<std::string> simd_targets();
+EQUINORM_API std::vector<std::string> simd_targets();
 
 /// The instruction set in use.
-std::string simd_target();
+EQUINORM_API std::string simd_target();
 
 /// Forces an instruction set by its name in simd_targets() (any case); "" returns to the best. An unknown or
 /// unsupported name is an error and changes nothing. Not to be called while operations run.
-Status set_simd_target(std::string_view name);
+EQUINORM_API Status set_simd_target(std::string_view name);
 
 }  // namespace equinorm

@@ -5,6 +5,8 @@
 #include <string>
 #include <utility>
 
+#include "equinorm/export.h"
+
 namespace equinorm {
 
 enum class StatusCode {
@@ -31,7 +33,7 @@ class [[nodiscard]] Status {
 };
 
 /// What the layers above the operations throw: bad files, bad arguments, failed system calls.
-class Error : public std::runtime_error {
+class EQUINORM_API Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };

@@ -1,0 +1,177 @@
+/* Equinorm for C (C11) and for whatever calls C: normalization for neural networks.
+ *
+ * What holds everywhere:
+ * - No state: any function may be called from any number of threads at once, on tensors that do not overlap.
+ *   The exception is equinorm_set_simd_target, which is for the start of a program.
+ * - Nothing is thrown, printed or aborted. Every operation returns an equinorm_status; the text of a failure goes to a
+ *   buffer of the caller's (equinorm_execution.message). If an argument is bad, nothing has been written.
+ * - Structs that begin with `size` may grow at their end: fill them with their *_init function, which takes sizeof,
+ * then set what should differ. A library older than its caller refuses fields it does not know unless they are 0. NULL
+ * for such a struct stands for what *_init gives.
+ * - Formulas, what may alias what, and exactness stand in the C++ header of the operation (equinorm/batch_norm.hpp …).
+ */
+#ifndef EQUINORM_EQUINORM_H
+#define EQUINORM_EQUINORM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "equinorm/export.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Outcome ---------------------------------------------------------------------------------------------------- */
+
+typedef int32_t equinorm_status;
+enum {
+  EQUINORM_OK = 0,
+  EQUINORM_INVALID_ARGUMENT = 1, /* a null pointer, a shape that does not fit, an option out of its range */
+  EQUINORM_TOO_FEW_VALUES = 2,   /* one element a channel in training: its variance says nothing */
+  EQUINORM_NON_FINITE = 3,       /* NaN or infinity in a batch, under the policy that refuses them */
+  EQUINORM_UNSUPPORTED = 4,      /* a type, layout, option or instruction set that this library or machine lacks */
+  EQUINORM_OUT_OF_MEMORY = 5,    /* no scratch memory to be had; never if the caller brings a workspace */
+  EQUINORM_INTERNAL_ERROR = 6    /* an exception from the caller's executor, or a fault of the library */
+};
+
+/* "0.1.0" */
+EQUINORM_API const char* equinorm_version(void);
+
+/* ---- Tensors ---------------------------------------------------------------------------------------------------- */
+
+typedef int32_t equinorm_dtype;
+enum {
+  EQUINORM_F32 = 0,
+  EQUINORM_F64 = 1,
+  EQUINORM_BF16 = 2, /* the upper half of an f32 */
+  EQUINORM_F16 = 3   /* IEEE 754 binary16 */
+};
+
+typedef int32_t equinorm_layout;
+enum {
+  EQUINORM_CHANNELS_LAST = 0, /* [N, spatial…, C]; a matrix [rows, C] is channels-last */
+  EQUINORM_CHANNELS_FIRST = 1 /* [N, C, spatial…]: PyTorch's default */
+};
+
+#define EQUINORM_MAX_RANK 5
+
+/* A view: owns nothing, copies nothing. A pointer to one may be NULL where an argument is optional. Parameters, running
+ * statistics and gradients of parameters, given as void*, are arrays of float; of double if the tensors are
+ * EQUINORM_F64. Statistics are double always. */
+typedef struct equinorm_tensor {
+  void* data; /* the library writes only to what an operation calls an output */
+  equinorm_dtype dtype;
+  equinorm_layout layout;
+  size_t rank;                       /* 1 to 5 */
+  size_t extents[EQUINORM_MAX_RANK]; /* slowest first, as they lie in memory */
+  size_t row_stride;                 /* elements from one row of a matrix to the next; 0: dense */
+} equinorm_tensor;
+
+/* ---- How an operation runs -------------------------------------------------------------------------------------- */
+
+typedef void (*equinorm_task)(void* context, size_t index);
+
+/* Passed last to every operation. None of it changes a bit of a result. */
+typedef struct equinorm_execution {
+  size_t size;
+  int32_t threads; /* 1; work is cut into at most this many tasks, one a thread */
+  int32_t reserved;
+  void* workspace;        /* NULL: the operation allocates. Else scratch, aligned to 64 bytes, of one call at a time */
+  size_t workspace_bytes; /* at least what the operation's *_workspace_bytes says */
+  /* NULL: OpenMP. Else calls task(context, i) once for each i in 0 … tasks − 1, on any threads, in any order, and
+   * returns when all have returned. */
+  void (*run)(void* run_data, size_t tasks, equinorm_task task, void* context);
+  void* run_data;
+  char* message; /* NULL, or room for the text of a failure: cut to fit and terminated; "" after success */
+  size_t message_bytes;
+} equinorm_execution;
+EQUINORM_API void equinorm_execution_init(equinorm_execution* execution, size_t size);
+
+/* The instruction sets that this machine can run, best first, as "AVX3 AVX2 SSE4": returns the bytes needed, the end
+ * included, and writes what fits. */
+EQUINORM_API size_t equinorm_simd_targets(char* names, size_t bytes);
+/* The one in use, in the same manner. */
+EQUINORM_API size_t equinorm_simd_target(char* name, size_t bytes);
+/* Forces one of them; "" returns to the best. Not while operations run. */
+EQUINORM_API equinorm_status equinorm_set_simd_target(const char* name, char* message, size_t message_bytes);
+
+/* ---- Batch norm ------------------------------------------------------------------------------------------------- */
+
+typedef int32_t equinorm_activation;
+enum { EQUINORM_ACTIVATION_NONE = 0, EQUINORM_RELU = 1 };
+
+/* What is done with a batch whose statistics are not finite. */
+typedef int32_t equinorm_non_finite;
+enum {
+  EQUINORM_NON_FINITE_ERROR = 0,    /* EQUINORM_NON_FINITE; running statistics stay, y may be partly written */
+  EQUINORM_NON_FINITE_SKIP = 1,     /* y is computed, running statistics stay, `skipped` counts it */
+  EQUINORM_NON_FINITE_PROPAGATE = 2 /* as PyTorch does: the running statistics are poisoned */
+};
+
+/* What is done in training with one element a channel. */
+typedef int32_t equinorm_single_value;
+enum { EQUINORM_SINGLE_VALUE_ERROR = 0, EQUINORM_SINGLE_VALUE_ALLOW = 1 };
+
+/* Which variance the running statistics keep. */
+typedef int32_t equinorm_variance_kind;
+enum { EQUINORM_BIASED = 0, EQUINORM_UNBIASED = 1 };
+
+typedef struct equinorm_batch_norm_options {
+  size_t size;
+  double epsilon; /* 1e-5, inside the root; at least 1e-30 */
+  equinorm_activation activation;
+  equinorm_non_finite non_finite;
+  equinorm_single_value single_value;
+  int32_t reserved;
+} equinorm_batch_norm_options;
+EQUINORM_API void equinorm_batch_norm_options_init(equinorm_batch_norm_options* options, size_t size);
+
+/* running = (1 − w)·running + w·batch. Dialects: PyTorch is w = momentum, unbiased (what *_init gives, w = 0.1); Keras
+ * and ONNX are w = 1 − momentum, biased. */
+typedef struct equinorm_running_statistics {
+  size_t size;
+  void* mean;            /* [channels], updated */
+  void* variance;        /* [channels], updated */
+  uint64_t batches;      /* batches taken in: counted up */
+  uint64_t skipped;      /* non-finite batches left out: counted up */
+  double running_weight; /* w, the weight of the NEW value */
+  int32_t cumulative;    /* not 0: w = 1/batches, the plain average of all (PyTorch's momentum = None) */
+  equinorm_variance_kind variance_kind;
+} equinorm_running_statistics;
+EQUINORM_API void equinorm_running_statistics_init(equinorm_running_statistics* running, size_t size);
+
+/* Scratch that forward and backward need for tensors like x, in bytes; 0 if x is not one that they take. */
+EQUINORM_API size_t equinorm_batch_norm_workspace_bytes(const equinorm_tensor* x);
+
+/* Training forward: y = act(γ·x̂ + β + residual) with the batch's own statistics, written to mean and variance (biased),
+ * [channels] each, for backward. gamma, beta, residual and running may be NULL. y may be x or residual. */
+EQUINORM_API equinorm_status equinorm_batch_norm_forward(const equinorm_batch_norm_options* options,
+                                                         const equinorm_tensor* x, const void* gamma, const void* beta,
+                                                         const equinorm_tensor* residual, const equinorm_tensor* y,
+                                                         double* mean, double* variance,
+                                                         equinorm_running_statistics* running,
+                                                         const equinorm_execution* execution);
+
+/* Inference forward with the statistics given, [channels] each. gamma, beta and residual may be NULL. */
+EQUINORM_API equinorm_status equinorm_batch_norm_inference(const equinorm_batch_norm_options* options,
+                                                           const equinorm_tensor* x, const void* gamma,
+                                                           const void* beta, const void* mean, const void* variance,
+                                                           const equinorm_tensor* residual, const equinorm_tensor* y,
+                                                           const equinorm_execution* execution);
+
+/* Backward of training forward; x, mean and variance are forward's. y, forward's output, is needed where an activation
+ * stands over a residual. y, gamma, beta, dresidual, dgamma and dbeta may be NULL. dx may be dy or x. */
+EQUINORM_API equinorm_status equinorm_batch_norm_backward(const equinorm_batch_norm_options* options,
+                                                          const equinorm_tensor* x, const equinorm_tensor* y,
+                                                          const equinorm_tensor* dy, const void* gamma,
+                                                          const void* beta, const double* mean, const double* variance,
+                                                          const equinorm_tensor* dx, const equinorm_tensor* dresidual,
+                                                          void* dgamma, void* dbeta,
+                                                          const equinorm_execution* execution);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

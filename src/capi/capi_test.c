@@ -1,0 +1,317 @@
+/* The C interface as a C program sees it: built as C11, linked with the shared library alone. */
+#include <math.h>
+#include <stdalign.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "equinorm/equinorm.h"
+
+static int failures = 0;
+
+#define CHECK(condition)                                             \
+  do {                                                               \
+    if (!(condition)) {                                              \
+      ++failures;                                                    \
+      printf("%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
+    }                                                                \
+  } while (0)
+#define CHECK_OK(call) CHECK((call) == EQUINORM_OK)
+
+/* Large enough to be cut into several tasks. */
+enum { kSamples = 32, kChannels = 12, kPlane = 900, kCount = kSamples * kChannels * kPlane };
+
+static equinorm_tensor tensor(void* data, equinorm_layout layout) {
+  equinorm_tensor t = {data, EQUINORM_F32, layout, 4, {kSamples, 30, 30, kChannels}, 0};
+  if (layout == EQUINORM_CHANNELS_FIRST) {
+    t.extents[1] = kChannels;
+    t.extents[3] = 30;
+  }
+  return t;
+}
+
+static size_t channel_of(size_t i, equinorm_layout layout) {
+  return layout == EQUINORM_CHANNELS_LAST ? i % kChannels : i / kPlane % kChannels;
+}
+
+/* Some values, the same on every machine. */
+static float value(size_t i) {
+  return (float)((i * 7919U + 13U) % 1009U) / 101.0F + (float)(i % 17U);
+}
+
+struct Data {
+  float x[kCount], y[kCount], dy[kCount], dx[kCount];
+  float gamma[kChannels], beta[kChannels], dgamma[kChannels], dbeta[kChannels];
+  float running_mean[kChannels], running_variance[kChannels];
+  double mean[kChannels], variance[kChannels];
+};
+
+static struct Data* make_data(void) {
+  struct Data* d = calloc(1, sizeof *d);
+  if (d == NULL) abort();
+  for (size_t i = 0; i < kCount; ++i) {
+    d->x[i] = value(i);
+    d->dy[i] = value(3 * i + 1) - 5.0F;
+  }
+  for (size_t c = 0; c < kChannels; ++c) {
+    d->gamma[c] = value(c) / 10.0F;
+    d->beta[c] = 1.0F - value(c + 50) / 10.0F;
+    d->running_variance[c] = 1.0F;
+  }
+  return d;
+}
+
+/* The caller's threads: here the caller alone, who does the last task first and counts them. */
+static void run_backwards(void* count, size_t tasks, equinorm_task task, void* context) {
+  *(size_t*)count += tasks;
+  for (size_t i = tasks; i-- > 0;) task(context, i);
+}
+
+static void train(struct Data* d, equinorm_layout layout, const equinorm_execution* execution) {
+  const equinorm_tensor x = tensor(d->x, layout), y = tensor(d->y, layout), dy = tensor(d->dy, layout),
+                        dx = tensor(d->dx, layout);
+  equinorm_batch_norm_options options;
+  equinorm_batch_norm_options_init(&options, sizeof options);
+  equinorm_running_statistics running;
+  equinorm_running_statistics_init(&running, sizeof running);
+  running.mean = d->running_mean;
+  running.variance = d->running_variance;
+  CHECK_OK(equinorm_batch_norm_forward(&options, &x, d->gamma, d->beta, NULL, &y, d->mean, d->variance, &running,
+                                       execution));
+  CHECK(running.batches == 1);
+  CHECK(running.skipped == 0);
+  CHECK_OK(equinorm_batch_norm_backward(&options, &x, NULL, &dy, d->gamma, d->beta, d->mean, d->variance, &dx, NULL,
+                                        d->dgamma, d->dbeta, execution));
+}
+
+/* Against the formulas, in double. The values are of size 10, so 1e-4 is a few roundings. */
+static void test_batch_norm_values(equinorm_layout layout) {
+  struct Data* d = make_data();
+  train(d, layout, NULL);
+  const double m = kSamples * kPlane;
+  double mean[kChannels] = {0}, variance[kChannels] = {0}, dbeta[kChannels] = {0}, dgamma[kChannels] = {0};
+  for (size_t i = 0; i < kCount; ++i) mean[channel_of(i, layout)] += (double)d->x[i] / m;
+  for (size_t i = 0; i < kCount; ++i) {
+    const size_t c = channel_of(i, layout);
+    variance[c] += ((double)d->x[i] - mean[c]) * ((double)d->x[i] - mean[c]) / m;
+  }
+  for (size_t i = 0; i < kCount; ++i) {
+    const size_t c = channel_of(i, layout);
+    dbeta[c] += (double)d->dy[i];
+    dgamma[c] += (double)d->dy[i] * ((double)d->x[i] - mean[c]) / sqrt(variance[c] + 1e-5);
+  }
+  double worst_y = 0, worst_dx = 0;
+  for (size_t i = 0; i < kCount; ++i) {
+    const size_t c = channel_of(i, layout);
+    const double x_hat = ((double)d->x[i] - mean[c]) / sqrt(variance[c] + 1e-5);
+    const double y = (double)d->gamma[c] * x_hat + (double)d->beta[c];
+    const double dx =
+        (double)d->gamma[c] / sqrt(variance[c] + 1e-5) * ((double)d->dy[i] - dbeta[c] / m - x_hat * dgamma[c] / m);
+    worst_y = fmax(worst_y, fabs(y - (double)d->y[i]));
+    worst_dx = fmax(worst_dx, fabs(dx - (double)d->dx[i]));
+  }
+  CHECK(worst_y < 1e-4);
+  CHECK(worst_dx < 1e-4);
+  for (size_t c = 0; c < kChannels; ++c) {
+    CHECK(fabs(d->mean[c] - mean[c]) < 1e-5);
+    CHECK(fabs(d->variance[c] - variance[c]) < 1e-4);
+    CHECK(fabs((double)d->dbeta[c] - dbeta[c]) < 1e-6 * (1 + fabs(dbeta[c])));
+    CHECK(fabs((double)d->dgamma[c] - dgamma[c]) < 1e-3);
+    CHECK(fabs((double)d->running_mean[c] - 0.1 * mean[c]) < 1e-5);
+    CHECK(fabs((double)d->running_variance[c] - (0.9 + 0.1 * variance[c] * m / (m - 1))) < 1e-4);
+  }
+  free(d);
+}
+
+static void test_same_bits_however_it_runs(equinorm_layout layout) {
+  struct Data* want = make_data();
+  train(want, layout, NULL);
+  for (int32_t threads = 1; threads <= 3; ++threads) {
+    for (int own_threads = 0; own_threads < 2; ++own_threads) {
+      struct Data* d = make_data();
+      const equinorm_tensor x = tensor(d->x, layout);
+      size_t tasks = 0;
+      equinorm_execution execution;
+      equinorm_execution_init(&execution, sizeof execution);
+      CHECK(execution.size == sizeof execution);
+      execution.threads = threads;
+      execution.workspace_bytes = equinorm_batch_norm_workspace_bytes(&x);
+      CHECK(execution.workspace_bytes > 0);
+      execution.workspace = aligned_alloc(64, (execution.workspace_bytes + 63) / 64 * 64);
+      if (own_threads) {
+        execution.run = run_backwards;
+        execution.run_data = &tasks;
+      }
+      train(d, layout, &execution);
+      CHECK(memcmp(d, want, sizeof *d) == 0);
+      CHECK((tasks > 0) == (own_threads && threads > 1));
+      free(execution.workspace);
+      free(d);
+    }
+  }
+  free(want);
+}
+
+static void test_inference(void) {
+  struct Data* d = make_data();
+  for (size_t c = 0; c < kChannels; ++c) {
+    d->running_mean[c] = 2.0F;
+    d->running_variance[c] = 4.0F;
+  }
+  const equinorm_tensor x = tensor(d->x, EQUINORM_CHANNELS_LAST), y = tensor(d->y, EQUINORM_CHANNELS_LAST),
+                        residual = tensor(d->dy, EQUINORM_CHANNELS_LAST);
+  equinorm_batch_norm_options options;
+  equinorm_batch_norm_options_init(&options, sizeof options);
+  options.epsilon = 1e-3;
+  options.activation = EQUINORM_RELU;
+  CHECK_OK(equinorm_batch_norm_inference(&options, &x, NULL, d->beta, d->running_mean, d->running_variance, &residual,
+                                         &y, NULL));
+  int zeros = 0;
+  for (size_t i = 0; i < kCount; ++i) {
+    const double z = ((double)d->x[i] - 2) / sqrt(4 + 1e-3) + (double)d->beta[i % kChannels] + (double)d->dy[i];
+    CHECK(fabs((double)d->y[i] - fmax(z, 0)) < 1e-5);
+    zeros += z < 0;
+  }
+  CHECK(zeros > 0 && zeros < kCount);
+  free(d);
+}
+
+/* One of the ways to call it wrongly: a word that the message must have, and the status. */
+static void expect_refusal(equinorm_status status, equinorm_status want, const char* message, const char* word) {
+  const int before = failures;
+  CHECK(status == want);
+  CHECK(strstr(message, word) != NULL);
+  if (failures > before) printf("  status %d, message: %s\n", status, message);
+}
+
+static void test_bad_arguments_are_named(void) {
+  struct Data* d = make_data();
+  char message[200] = "";
+  equinorm_execution execution;
+  equinorm_execution_init(&execution, sizeof execution);
+  execution.message = message;
+  execution.message_bytes = sizeof message;
+  equinorm_batch_norm_options options;
+  equinorm_batch_norm_options_init(&options, sizeof options);
+  const equinorm_tensor good = tensor(d->x, EQUINORM_CHANNELS_LAST), y = tensor(d->y, EQUINORM_CHANNELS_LAST);
+#define FORWARD(x, y) \
+  equinorm_batch_norm_forward(&options, x, d->gamma, d->beta, NULL, y, d->mean, d->variance, NULL, &execution)
+
+  expect_refusal(FORWARD(NULL, &y), EQUINORM_INVALID_ARGUMENT, message, "[batch_norm_forward] x is null");
+  expect_refusal(FORWARD(&good, NULL), EQUINORM_INVALID_ARGUMENT, message, "[batch_norm_forward] y is null");
+  equinorm_tensor bad = good;
+  bad.dtype = 17;
+  expect_refusal(FORWARD(&bad, &y), EQUINORM_UNSUPPORTED, message, "x has dtype 17");
+  bad = y;
+  bad.dtype = EQUINORM_F64;
+  expect_refusal(FORWARD(&good, &bad), EQUINORM_INVALID_ARGUMENT, message, "y has dtype");
+  bad = good;
+  bad.layout = 2;
+  expect_refusal(FORWARD(&bad, &y), EQUINORM_UNSUPPORTED, message, "x has layout 2");
+  bad = good;
+  bad.rank = 6;
+  expect_refusal(FORWARD(&bad, &y), EQUINORM_INVALID_ARGUMENT, message, "x has rank 6");
+  bad = good;
+  bad.extents[0] = 7;
+  expect_refusal(FORWARD(&bad, &y), EQUINORM_INVALID_ARGUMENT, message, "the shape of x");
+  options.activation = 99;
+  expect_refusal(FORWARD(&good, &y), EQUINORM_UNSUPPORTED, message, "options.activation is 99");
+  options.activation = EQUINORM_ACTIVATION_NONE;
+  options.epsilon = NAN;
+  expect_refusal(FORWARD(&good, &y), EQUINORM_INVALID_ARGUMENT, message, "epsilon");
+  options.epsilon = 1e-5;
+  options.size = 3;
+  expect_refusal(FORWARD(&good, &y), EQUINORM_INVALID_ARGUMENT, message, "options.size is 3");
+  options.size = sizeof options;
+  for (size_t i = 0; i < kCount; ++i) CHECK(d->y[i] == 0); /* nothing was written */
+
+  bad = good;
+  bad.extents[0] = bad.extents[1] = bad.extents[2] = 1;
+  equinorm_tensor bad_y = bad;
+  bad_y.data = d->y;
+  expect_refusal(FORWARD(&bad, &bad_y), EQUINORM_TOO_FEW_VALUES, message, "per channel");
+  d->x[5] = NAN;
+  expect_refusal(FORWARD(&good, &y), EQUINORM_NON_FINITE, message, "not finite");
+  d->x[5] = 0;
+
+  execution.message_bytes = 8; /* a short buffer gets what fits, terminated */
+  memset(message, 'z', sizeof message);
+  CHECK(FORWARD(NULL, &y) == EQUINORM_INVALID_ARGUMENT);
+  CHECK(strcmp(message, "[batch_") == 0);
+  CHECK(message[8] == 'z');
+  CHECK_OK(FORWARD(&good, &y));
+  CHECK(strcmp(message, "") == 0);
+  execution.message = NULL;
+  CHECK(FORWARD(NULL, &y) == EQUINORM_INVALID_ARGUMENT);
+  CHECK(equinorm_batch_norm_workspace_bytes(NULL) == 0);
+#undef FORWARD
+  free(d);
+}
+
+/* A caller built with a later header, whose options have a field more. */
+static void test_structs_may_grow(void) {
+  struct Data* d = make_data();
+  struct {
+    equinorm_batch_norm_options known;
+    double later;
+  } options;
+  memset(&options, 0xff, sizeof options);
+  equinorm_batch_norm_options_init(&options.known, sizeof options);
+  CHECK(options.known.size == sizeof options);
+  CHECK(options.later == 0);
+  CHECK(options.known.epsilon == 1e-5);
+  const equinorm_tensor x = tensor(d->x, EQUINORM_CHANNELS_LAST), y = tensor(d->y, EQUINORM_CHANNELS_LAST);
+  CHECK_OK(equinorm_batch_norm_forward(&options.known, &x, NULL, NULL, NULL, &y, d->mean, d->variance, NULL, NULL));
+  options.later = 1;
+  CHECK(equinorm_batch_norm_forward(&options.known, &x, NULL, NULL, NULL, &y, d->mean, d->variance, NULL, NULL) ==
+        EQUINORM_UNSUPPORTED);
+  /* And one built with an earlier header: nothing is written behind its struct. */
+  struct {
+    unsigned char known[16];
+    unsigned char behind;
+  } earlier;
+  memset(&earlier, 0xff, sizeof earlier);
+  equinorm_batch_norm_options_init((equinorm_batch_norm_options*)(void*)&earlier, sizeof earlier.known);
+  CHECK(earlier.behind == 0xff);
+  equinorm_execution_init(NULL, 0);
+  free(d);
+}
+
+static void test_simd_targets(void) {
+  char names[200], name[32], message[200];
+  const size_t bytes = equinorm_simd_targets(names, sizeof names);
+  CHECK(bytes == strlen(names) + 1);
+  CHECK(equinorm_simd_targets(NULL, 0) == bytes);
+  struct Data* want = make_data();
+  train(want, EQUINORM_CHANNELS_LAST, NULL);
+  for (char* target = strtok(names, " "); target != NULL; target = strtok(NULL, " ")) {
+    CHECK_OK(equinorm_set_simd_target(target, NULL, 0));
+    equinorm_simd_target(name, sizeof name);
+    CHECK(strcmp(name, target) == 0);
+    struct Data* d = make_data();
+    train(d, EQUINORM_CHANNELS_LAST, NULL);
+    CHECK(memcmp(d, want, sizeof *d) == 0);
+    free(d);
+  }
+  CHECK_OK(equinorm_set_simd_target("", message, sizeof message));
+  expect_refusal(equinorm_set_simd_target("abacus", message, sizeof message), EQUINORM_UNSUPPORTED, message,
+                 "'abacus'");
+  expect_refusal(equinorm_set_simd_target(NULL, message, sizeof message), EQUINORM_INVALID_ARGUMENT, message,
+                 "[set_simd_target] name is null");
+  free(want);
+}
+
+int main(void) {
+  for (equinorm_layout layout = EQUINORM_CHANNELS_LAST; layout <= EQUINORM_CHANNELS_FIRST; ++layout) {
+    test_batch_norm_values(layout);
+    test_same_bits_however_it_runs(layout);
+  }
+  test_inference();
+  test_bad_arguments_are_named();
+  test_structs_may_grow();
+  test_simd_targets();
+  CHECK(strcmp(equinorm_version(), EQUINORM_TEST_VERSION) == 0);
+  if (failures == 0) printf("all as it should be\n");
+  return failures != 0;
+}

@@ -1,0 +1,153 @@
+// What every function of the C interface goes through: C's structs become C++'s, and no exception gets out.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <new>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+#include "equinorm/equinorm.h"
+#include "equinorm/execution.hpp"
+#include "equinorm/status.hpp"
+#include "equinorm/tensor.hpp"
+
+namespace equinorm::capi {
+
+/// How an argument is refused on this side of the edge; run() makes a status of it.
+struct Refusal {
+  Status status;
+};
+
+[[noreturn]] inline void refuse(const std::string& found, const std::string& expected,
+                                StatusCode code = StatusCode::invalid_argument) {
+  throw Refusal{{code, found + "; expected " + expected}};
+}
+
+inline equinorm_status code_of(const Status& status) {
+  static_assert(static_cast<int>(StatusCode::invalid_argument) == EQUINORM_INVALID_ARGUMENT);
+  static_assert(static_cast<int>(StatusCode::too_few_values) == EQUINORM_TOO_FEW_VALUES);
+  static_assert(static_cast<int>(StatusCode::non_finite) == EQUINORM_NON_FINITE);
+  static_assert(static_cast<int>(StatusCode::unsupported) == EQUINORM_UNSUPPORTED);
+  return static_cast<equinorm_status>(status.code());
+}
+
+/// The defaults of a struct that begins with its size, in the caller's struct, which may be shorter or longer than
+/// ours.
+template <class Struct>
+void initialize(Struct* out, std::size_t size, Struct defaults) {
+  if (out == nullptr) return;
+  defaults.size = size;
+  std::memset(static_cast<void*>(out), 0, size);
+  std::memcpy(static_cast<void*>(out), &defaults, std::min(size, sizeof(Struct)));
+}
+
+/// The caller's struct as ours. Fields we do not know are harmless while they are 0. (When a struct grows, the least
+/// size stays that of its first version: what is missing keeps its default.)
+template <class Struct>
+Struct read_sized(const Struct* given, Struct defaults, std::string_view name) {
+  static_assert(std::is_trivially_copyable_v<Struct> && offsetof(Struct, size) == 0);
+  if (given == nullptr) return defaults;
+  const std::size_t size = given->size;
+  if (size < sizeof(Struct)) {
+    refuse(std::string(name) + ".size is " + std::to_string(size),
+           std::to_string(sizeof(Struct)) + ", as its _init function sets it");
+  }
+  const auto* bytes = reinterpret_cast<const unsigned char*>(given);
+  if (std::any_of(bytes + sizeof(Struct), bytes + size, [](unsigned char byte) { return byte != 0; })) {
+    refuse(std::string(name) + " sets fields that this version, " + equinorm_version() + ", does not know",
+           "zeros there", StatusCode::unsupported);
+  }
+  std::memcpy(static_cast<void*>(&defaults), given, sizeof(Struct));
+  return defaults;
+}
+
+/// A number from C as one of the enumerators 0 … last.
+template <class Enum>
+Enum read_enum(std::int32_t value, Enum last, std::string_view name) {
+  const auto limit = static_cast<std::int32_t>(last);
+  if (value < 0 || value > limit) {
+    refuse(std::string(name) + " is " + std::to_string(value), "0 to " + std::to_string(limit),
+           StatusCode::unsupported);
+  }
+  return static_cast<Enum>(value);
+}
+
+/// Calls body(std::type_identity<T>()) for the element type T of x.
+template <class Body>
+auto with_type(const equinorm_tensor* x, const Body& body) {
+  if (x == nullptr) refuse("x is null", "a tensor");
+  switch (x->dtype) {
+    case EQUINORM_F32:
+      return body(std::type_identity<float>());
+    default:
+      refuse("x has dtype " + std::to_string(x->dtype), "EQUINORM_F32", StatusCode::unsupported);
+  }
+}
+
+/// A tensor of C as a view; NULL as one that is absent. `x` says the type that all tensors of a call have.
+template <class T>
+TensorView<T> read_tensor(const equinorm_tensor* tensor, const equinorm_tensor& x, std::string_view name) {
+  if (tensor == nullptr) return {};
+  if (tensor->dtype != x.dtype) {
+    refuse(std::string(name) + " has dtype " + std::to_string(tensor->dtype), std::to_string(x.dtype) + ", that of x");
+  }
+  if (tensor->rank > kMaxRank) refuse(std::string(name) + " has rank " + std::to_string(tensor->rank), "at most 5");
+  if (tensor->layout != EQUINORM_CHANNELS_LAST && tensor->layout != EQUINORM_CHANNELS_FIRST) {
+    refuse(std::string(name) + " has layout " + std::to_string(tensor->layout),
+           "EQUINORM_CHANNELS_LAST or EQUINORM_CHANNELS_FIRST", StatusCode::unsupported);
+  }
+  return {static_cast<T*>(tensor->data), Shape(std::span(tensor->extents, tensor->rank)),
+          static_cast<Layout>(tensor->layout)};
+}
+
+/// The threads that the caller of C brings.
+class CallersThreads final : public Executor {
+ public:
+  explicit CallersThreads(const equinorm_execution& execution) : execution_(execution) {}
+  void run(std::size_t tasks, Task task, void* context) override {
+    execution_.run(execution_.run_data, tasks, task, context);
+  }
+
+ private:
+  const equinorm_execution& execution_;
+};
+
+/// Calls body(Execution) → Status, and turns whatever comes of it into C's status and message.
+template <class Body>
+equinorm_status run(const char* operation, const equinorm_execution* given, const Body& body) noexcept {
+  equinorm_execution execution{};
+  equinorm_execution_init(&execution, sizeof execution);
+  // Nothing is allocated here: success must not, and running out of memory is one of the failures.
+  const auto outcome = [&](equinorm_status code, const char* text) {
+    if (given != nullptr && given->size >= sizeof execution && given->message != nullptr) {
+      const bool named = *text == '\0' || *text == '[';
+      std::snprintf(given->message, given->message_bytes, "%s%s%s%s", named ? "" : "[", named ? "" : operation,
+                    named ? "" : "] ", text);
+    }
+    return code;
+  };
+  try {
+    execution = read_sized(given, execution, "execution");
+    CallersThreads threads(execution);
+    const Status status = body(Execution{execution.threads, execution.workspace, execution.workspace_bytes,
+                                         execution.run == nullptr ? nullptr : &threads});
+    return outcome(code_of(status), status.message().c_str());
+  } catch (const Refusal& refusal) {
+    return outcome(code_of(refusal.status), refusal.status.message().c_str());
+  } catch (const std::bad_alloc&) {
+    return outcome(EQUINORM_OUT_OF_MEMORY, "no memory; expected enough for scratch, or a workspace");
+  } catch (const std::exception& error) {
+    return outcome(EQUINORM_INTERNAL_ERROR, error.what());
+  } catch (...) {
+    return outcome(EQUINORM_INTERNAL_ERROR, "an exception of unknown type");
+  }
+}
+
+}  // namespace equinorm::capi

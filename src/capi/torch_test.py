@@ -1,0 +1,225 @@
+"""torch_test.py LIBRARY: the operations of libequinorm, called through its C interface, against PyTorch's: values and gradients.
+
+PyTorch computes in double, with autograd, from the very numbers that ours is given. What is proven is meaning: options, layouts,
+which variance, what a gradient is of. So a difference may be a few roundings of the type in which ours answers (how many exactly
+is for the tests of each operation). Where there is no PyTorch this says so and returns 77.
+"""
+import ctypes
+import itertools
+import sys
+
+try:
+    import torch
+    import torch.nn.functional as F
+except ImportError as error:
+    print(f"skipped: {error}")
+    sys.exit(77)
+
+lib = ctypes.CDLL(sys.argv[1])
+for init in ("execution", "batch_norm_options", "running_statistics"):
+    getattr(lib, f"equinorm_{init}_init").restype = None
+
+# ---- The C interface ------------------------------------------------------------------------------------------------
+
+DTYPES = {torch.float32: 0}
+ROUNDING = {torch.float64: 2.0**-53, torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
+CHANNELS_LAST, CHANNELS_FIRST = 0, 1
+
+
+class Tensor(ctypes.Structure):
+    _fields_ = [("data", ctypes.c_void_p), ("dtype", ctypes.c_int32), ("layout", ctypes.c_int32), ("rank", ctypes.c_size_t),
+                ("extents", ctypes.c_size_t * 5), ("row_stride", ctypes.c_size_t)]
+
+
+class Sized(ctypes.Structure):
+    """A struct that begins with its size and has an _init function."""
+
+    def __init__(self, **fields):
+        super().__init__()
+        getattr(lib, f"equinorm_{self.name}_init")(ctypes.byref(self), ctypes.c_size_t(ctypes.sizeof(self)))
+        for field, value in fields.items():
+            setattr(self, field, value)
+
+
+class Execution(Sized):
+    name = "execution"
+    _fields_ = [("size", ctypes.c_size_t), ("threads", ctypes.c_int32), ("reserved", ctypes.c_int32),
+                ("workspace", ctypes.c_void_p), ("workspace_bytes", ctypes.c_size_t), ("run", ctypes.c_void_p),
+                ("run_data", ctypes.c_void_p), ("message", ctypes.c_char_p), ("message_bytes", ctypes.c_size_t)]
+
+
+class BatchNormOptions(Sized):
+    name = "batch_norm_options"
+    _fields_ = [("size", ctypes.c_size_t), ("epsilon", ctypes.c_double), ("activation", ctypes.c_int32),
+                ("non_finite", ctypes.c_int32), ("single_value", ctypes.c_int32), ("reserved", ctypes.c_int32)]
+
+
+class RunningStatistics(Sized):
+    name = "running_statistics"
+    _fields_ = [("size", ctypes.c_size_t), ("mean", ctypes.c_void_p), ("variance", ctypes.c_void_p),
+                ("batches", ctypes.c_uint64), ("skipped", ctypes.c_uint64), ("running_weight", ctypes.c_double),
+                ("cumulative", ctypes.c_int32), ("variance_kind", ctypes.c_int32)]
+
+
+def pointer(array):
+    """The data of a torch tensor that is a plain array to C, or NULL."""
+    return None if array is None else ctypes.c_void_p(array.data_ptr())
+
+
+def call(operation, *arguments):
+    """Calls equinorm_<operation> with torch tensors as plain arrays, structs by reference, None as NULL."""
+    message = ctypes.create_string_buffer(300)
+    execution = Execution(threads=2, message=ctypes.addressof(message), message_bytes=len(message))
+    passed = [argument if argument is None else ctypes.byref(argument) if isinstance(argument, ctypes.Structure)
+              else pointer(argument) for argument in (*arguments, execution)]
+    status = getattr(lib, f"equinorm_{operation}")(*passed)
+    assert status == 0, message.value.decode()
+
+
+# ---- Data -----------------------------------------------------------------------------------------------------------
+
+numbers = torch.Generator().manual_seed(20221122)
+
+
+def normal(shape, dtype, mean=0.0):
+    return (torch.randn(shape, generator=numbers, dtype=torch.float64) + mean).to(dtype)
+
+
+def parameter_type(dtype):
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def exact(array):
+    """The same numbers in double, as a leaf that collects its gradient."""
+    return None if array is None else array.detach().double().requires_grad_()
+
+
+class View:
+    """Tensors of a call of one shape, which is channels-first here, as in PyTorch; ours lie in memory as `layout` says."""
+
+    def __init__(self, layout):
+        self.layout = layout
+
+    def give(self, array):
+        if array is None:
+            return None
+        stored = array.detach()
+        if self.layout == CHANNELS_LAST:
+            stored = stored.movedim(1, -1)
+        stored = stored.contiguous()
+        view = Tensor(stored.data_ptr(), DTYPES[array.dtype], self.layout, stored.dim(), tuple(stored.shape))
+        view.kept = stored
+        return view
+
+    def room(self, like):
+        return self.give(torch.full_like(like, float("nan")))
+
+    def take(self, view):
+        return view.kept.movedim(-1, 1) if self.layout == CHANNELS_LAST else view.kept
+
+
+checked = 0
+
+
+def same(what, ours, theirs, dtype, roundings=16):
+    """Within some roundings of the type, at the scale of the largest value."""
+    global checked
+    checked += 1
+    theirs = theirs.detach().double()
+    scale = max(1.0, theirs.abs().max().item())
+    worst = (ours.double() - theirs).abs().max().item()
+    bound = roundings * ROUNDING[dtype] * scale
+    assert worst <= bound, f"{what}: off by {worst}, more than {bound}"
+
+
+# What our activations are there. tanh-GELU is not among them.
+ACTIVATIONS = {"none": (0, lambda z: z), "relu": (1, F.relu)}
+AFFINES = ("none", "gamma", "beta", "both")
+
+
+def affine_of(kind, shape, dtype):
+    parameters = parameter_type(dtype)
+    return (normal(shape, parameters, 1.0) if kind in ("gamma", "both") else None,
+            normal(shape, parameters) if kind in ("beta", "both") else None)
+
+
+# ---- Batch norm -----------------------------------------------------------------------------------------------------
+
+IMAGES = [(40, 6), (7, 5, 11), (4, 9, 5, 6), (3, 4, 3, 4, 5), (64, 3, 31, 17)]
+
+
+def check_batch_norm(dtype, layout, shape, affine, epsilon, activation, residual):
+    what = f"batch norm {dtype} layout {layout} {shape} affine {affine} eps {epsilon} {activation} residual {residual}"
+    channels = shape[1]
+    parameters = parameter_type(dtype)
+    code, function = ACTIVATIONS[activation]
+    view, options = View(layout), BatchNormOptions(epsilon=epsilon, activation=code)
+    x, dy = normal(shape, dtype, 0.5), normal(shape, dtype)
+    added = normal(shape, dtype) if residual else None
+    gamma, beta = affine_of(affine, channels, dtype)
+
+    leaves = {"x": exact(x), "gamma": exact(gamma), "beta": exact(beta), "residual": exact(added)}
+    z = F.batch_norm(leaves["x"], None, None, leaves["gamma"], leaves["beta"], True, 0.0, epsilon)
+    want = function(z + leaves["residual"] if residual else z)
+    want.backward(dy.double())
+
+    given, y, dx = view.give(x), view.room(x), view.room(x)
+    mean, variance = torch.empty(channels, dtype=torch.float64), torch.empty(channels, dtype=torch.float64)
+    call("batch_norm_forward", options, given, gamma, beta, view.give(added), y, mean, variance, None)
+    same(f"{what}: y", view.take(y), want, dtype)
+    axes = [axis for axis in range(len(shape)) if axis != 1]
+    same(f"{what}: mean", mean, x.double().mean(axes), torch.float32)
+    same(f"{what}: variance", variance, x.double().var(axes, unbiased=False), torch.float32)
+
+    dgamma, dbeta = torch.empty(channels, dtype=parameters), torch.empty(channels, dtype=parameters)
+    dresidual = view.room(x) if residual else None
+    call("batch_norm_backward", options, given, y if residual else None, view.give(dy), gamma, beta, mean, variance, dx,
+         dresidual, dgamma, dbeta)
+    same(f"{what}: dx", view.take(dx), leaves["x"].grad, dtype, 32)
+    # Sums of many terms: of the size of the sum of their magnitudes.
+    if gamma is not None:
+        same(f"{what}: dgamma", dgamma, leaves["gamma"].grad, parameters, 256)
+    if beta is not None:
+        same(f"{what}: dbeta", dbeta, leaves["beta"].grad, parameters, 256)
+    if residual:
+        same(f"{what}: dresidual", view.take(dresidual), leaves["residual"].grad, dtype)
+
+
+def check_running_statistics(dtype, layout, momentum, affine):
+    """Five batches of training through torch's own module, then evaluation."""
+    what = f"running statistics {dtype} layout {layout} momentum {momentum} affine {affine}"
+    channels, view = 6, View(layout)
+    parameters = parameter_type(dtype)
+    module = torch.nn.BatchNorm2d(channels, eps=1e-4, momentum=momentum, affine=affine).double()
+    gamma, beta = affine_of("both" if affine else "none", channels, dtype)
+    if affine:
+        module.load_state_dict({**module.state_dict(), "weight": gamma.double(), "bias": beta.double()})
+    running_mean, running_variance = torch.zeros(channels, dtype=parameters), torch.ones(channels, dtype=parameters)
+    running = RunningStatistics(mean=running_mean.data_ptr(), variance=running_variance.data_ptr(),
+                                cumulative=momentum is None, running_weight=0.0 if momentum is None else momentum)
+    options = BatchNormOptions(epsilon=1e-4)
+    mean, variance = torch.empty(channels, dtype=torch.float64), torch.empty(channels, dtype=torch.float64)
+    for step in range(5):
+        x = normal((3, channels, 4, 5), dtype, step)
+        y = view.room(x)
+        call("batch_norm_forward", options, view.give(x), gamma, beta, None, y, mean, variance, running)
+        same(f"{what}: y", view.take(y), module(x.double()), dtype)
+    assert running.batches == module.num_batches_tracked.item(), what
+    same(f"{what}: mean", running_mean, module.running_mean, parameters)
+    same(f"{what}: variance", running_variance, module.running_var, parameters)
+    module.eval()
+    x = normal((1, channels, 4, 5), dtype, 2.0)
+    y = view.room(x)
+    call("batch_norm_inference", options, view.give(x), gamma, beta, running_mean, running_variance, None, y)
+    same(f"{what}: inference", view.take(y), module(x.double()), dtype, 32)
+
+
+for dtype, layout in itertools.product(DTYPES, (CHANNELS_LAST, CHANNELS_FIRST)):
+    for shape, affine, activation, residual in itertools.product(IMAGES, AFFINES, ACTIVATIONS, (False, True)):
+        check_batch_norm(dtype, layout, shape, affine, 1e-5, activation, residual)
+    for epsilon in (1e-12, 1e-3, 10.0):
+        check_batch_norm(dtype, layout, IMAGES[2], "both", epsilon, "none", False)
+    for momentum, affine in itertools.product((0.1, 0.75, 0.0, 1.0, None), (False, True)):
+        check_running_statistics(dtype, layout, momentum, affine)
+
+print(f"{checked} tensors agree with torch {torch.__version__}")

@@ -85,7 +85,7 @@ void run(const Options& o) {
   float *mean = tensor(c), *variance = tensor(c);
   for (std::size_t i = 0; i < c; ++i) variance[i] = 1;
   std::vector<double> saved_mean(c), saved_variance(c);
-  const std::size_t workspace_floats = batch_norm_workspace_bytes(shape, layout) / sizeof(float);
+  const std::size_t workspace_floats = batch_norm_workspace_bytes<float>(shape, layout) / sizeof(float);
   float* workspace = tensor(workspace_floats);
 
   const Execution execution{o.threads, workspace, workspace_floats * sizeof(float)};
@@ -93,7 +93,7 @@ void run(const Options& o) {
   options.activation = o.relu ? Activation::relu : Activation::none;
   const auto view = [&](auto* p) { return TensorView<std::remove_pointer_t<decltype(p)>>{p, shape, layout}; };
   const auto in = [&](const float* p) { return view(p); };
-  const BatchNormStatistics statistics{saved_mean.data(), saved_variance.data()};
+  const Statistics statistics{saved_mean.data(), saved_variance.data()};
   const auto train = [&] {
     throw_if_error(
         batch_norm_forward(options, in(x), {gamma, beta}, in(residual), view(y), statistics, nullptr, execution));

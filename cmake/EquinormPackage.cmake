@@ -3,7 +3,7 @@ include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 
 # Every folder up to the C interface that has objects which operations need (those of core are for files).
-set(EQUINORM_PARTS equinorm_simd equinorm_parallel equinorm equinorm_capi)
+set(EQUINORM_PARTS equinorm_simd equinorm_parallel equinorm_kernels equinorm equinorm_capi)
 set(objects ${EQUINORM_PARTS})
 list(TRANSFORM objects REPLACE "(.+)" "$<TARGET_OBJECTS:\\1>")
 if(EQUINORM_OPENMP)

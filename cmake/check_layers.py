@@ -13,7 +13,8 @@ BELOW = {
     "simd": {"core"},
     "parallel": {"core"},
     "reduce": {"core", "simd", "parallel"},
-    "ops": {"core", "simd", "parallel", "reduce"},
+    "kernels": {"core", "simd", "reduce"},
+    "ops": {"core", "simd", "parallel", "reduce", "kernels"},
     "capi": set(),  # the public C++ headers are enough for it
     "data": {"core", "parallel"},
     "nn": {"core", "simd", "parallel", "reduce", "ops", "data"},

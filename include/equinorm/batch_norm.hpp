@@ -1,25 +1,27 @@
 // Batch normalization: statistics per channel over all rows (Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 1).
 //
-//   forward    y = act(γ·x̂ + β + r),  x̂ = (x − μ_B) / √(σ²_B + ε),  μ_B, σ²_B: mean and biased variance of the batch
-//   inference  the same with running statistics in place of μ_B, σ²_B
-//   backward   g  = dy where the activation passed its input, else 0          (= dr, the gradient of the residual)
+//   forward    y = act(z),  z = γ·x̂ + β + r,  x̂ = (x − μ_B) / √(σ²_B + ε),  μ_B, σ²_B: mean and biased variance of the
+//   batch inference  the same with running statistics in place of μ_B, σ²_B backward   g  = dy·act'(z) (= dr, the
+//   gradient of the residual)
 //              dβ = Σ g,   dγ = Σ g·x̂,   dx = γ/√(σ²_B + ε) · (g − dβ/m − x̂·dγ/m)
 //
 // Tensors are dense, rank 2–5, channels-last [N, spatial…, C] or channels-first [N, C, spatial…]; every tensor of a
-// call has the same shape and layout. m = elements / C values per channel. Statistics are in double. The results depend
-// on shapes and values alone: not on threads, nor on the instruction set, nor on alignment.
+// call has the same shape and layout. m = elements / C values per channel. T is float, double, bfloat16 or float16;
+// parameters and running statistics are Parameter<T>, statistics double. The results depend on shapes and values alone:
+// not on threads, nor on the instruction set, nor on alignment.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "equinorm/execution.hpp"
+#include "equinorm/export.h"
+#include "equinorm/norm.hpp"
 #include "equinorm/status.hpp"
 #include "equinorm/tensor.hpp"
 
 namespace equinorm {
-
-enum class Activation { none, relu };
 
 /// What is done with a batch whose statistics are not finite. Running statistics take it in only under `propagate`.
 enum class NonFinitePolicy {
@@ -46,18 +48,6 @@ struct BatchNormOptions {
   SingleValuePolicy single_value = SingleValuePolicy::error;
 };
 
-/// γ and β, [channels] each; nullptr stands for all ones and all zeros.
-struct BatchNormAffine {
-  const float* gamma = nullptr;
-  const float* beta = nullptr;
-};
-
-/// The batch's statistics, [channels] each: written by forward, read by backward.
-struct BatchNormStatistics {
-  double* mean = nullptr;
-  double* variance = nullptr;  ///< biased, without ε
-};
-
 /// How a batch enters the running statistics: running = (1 − w)·running + w·batch.
 struct RunningOptions {
   double running_weight = 0.1;  ///< w, the weight of the NEW value. The note's α = 0.9 is 1 − w.
@@ -72,41 +62,49 @@ struct RunningOptions {
 };
 
 /// Running statistics, [channels] each, and how many batches they hold.
+template <class T>
 struct RunningStatistics {
-  float* mean = nullptr;
-  float* variance = nullptr;
+  Parameter<T>* mean = nullptr;
+  Parameter<T>* variance = nullptr;
   std::uint64_t batches = 0;  ///< batches taken in
   std::uint64_t skipped = 0;  ///< non-finite batches left out (NonFinitePolicy::skip)
   RunningOptions options{};
 };
 
-/// Scratch that forward and backward need for this shape, in bytes.
-std::size_t batch_norm_workspace_bytes(const Shape& shape, Layout layout);
+/// Scratch that every call needs for this shape, in bytes.
+template <class T>
+EQUINORM_API std::size_t batch_norm_workspace_bytes(const Shape& shape, Layout layout);
 
-/// Training forward. residual and running may be absent. y may be x or residual (in place). statistics is required.
-/// An empty batch (m = 0, some extent but not C is 0) is too_few_values whatever the policy.
-Status batch_norm_forward(const BatchNormOptions& options, TensorView<const float> x, const BatchNormAffine& affine,
-                          TensorView<const float> residual, TensorView<float> y, const BatchNormStatistics& statistics,
-                          RunningStatistics* running, const Execution& execution = {});
+/// Training forward. x, y: of the shape that is normalized. residual and running may be absent. y may be x or residual
+/// (in place). statistics, [channels] each, is required. An empty batch (m = 0, some extent but not C is 0) is
+/// too_few_values whatever the policy.
+template <class T>
+EQUINORM_API Status batch_norm_forward(const BatchNormOptions& options, TensorView<const T> x,
+                                       const std::type_identity_t<Affine<T>>& affine,
+                                       std::type_identity_t<TensorView<const T>> residual,
+                                       std::type_identity_t<TensorView<T>> y, const Statistics& statistics,
+                                       std::type_identity_t<RunningStatistics<T>*> running,
+                                       const Execution& execution = {});
 
 /// Inference forward with given statistics (mean, variance: [channels]); a row's result does not depend on other rows.
 /// y may be x or residual. An empty batch is fine.
-Status batch_norm_inference(const BatchNormOptions& options, TensorView<const float> x, const BatchNormAffine& affine,
-                            const float* mean, const float* variance, TensorView<const float> residual,
-                            TensorView<float> y, const Execution& execution = {});
-
-/// The gradients of the parameters, [channels] each; nullptr leaves one out.
-struct BatchNormGradients {
-  float* gamma = nullptr;
-  float* beta = nullptr;
-};
+template <class T>
+EQUINORM_API Status batch_norm_inference(const BatchNormOptions& options, TensorView<const T> x,
+                                         const std::type_identity_t<Affine<T>>& affine,
+                                         std::type_identity_t<const Parameter<T>*> mean,
+                                         std::type_identity_t<const Parameter<T>*> variance,
+                                         std::type_identity_t<TensorView<const T>> residual,
+                                         std::type_identity_t<TensorView<T>> y, const Execution& execution = {});
 
 /// Backward of training forward. x and statistics are forward's. `y`, forward's output, is needed where an activation
-/// stands over a residual; if it is absent, the mask is computed again from x. dresidual (absent: not wanted)
-/// receives the gradient of the residual. dx may be dy or x; dresidual may be dy if dx is not.
-Status batch_norm_backward(const BatchNormOptions& options, TensorView<const float> x, TensorView<const float> y,
-                           TensorView<const float> dy, const BatchNormAffine& affine,
-                           const BatchNormStatistics& statistics, TensorView<float> dx, TensorView<float> dresidual,
-                           const BatchNormGradients& gradients, const Execution& execution = {});
+/// stands over a residual (relu and leaky_relu only: z's sign is y's); if it is absent, z is computed again from x.
+/// dresidual (absent: not wanted) receives the gradient of the residual, g. gradients: [channels] each. dx may be dy or
+/// x; dresidual may be dy if dx is not.
+template <class T>
+EQUINORM_API Status batch_norm_backward(
+    const BatchNormOptions& options, TensorView<const T> x, std::type_identity_t<TensorView<const T>> y,
+    std::type_identity_t<TensorView<const T>> dy, const std::type_identity_t<Affine<T>>& affine,
+    const Statistics& statistics, std::type_identity_t<TensorView<T>> dx, std::type_identity_t<TensorView<T>> dresidual,
+    const std::type_identity_t<AffineGradients<T>>& gradients, const Execution& execution = {});
 
 }  // namespace equinorm

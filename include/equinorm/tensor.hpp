@@ -44,12 +44,14 @@ enum class Layout {
   channels_first,  ///< [N, C, spatial…]: PyTorch's default
 };
 
-/// A dense tensor of rank 1–5 in one of the two layouts. data == nullptr means "absent" where an argument is optional.
+/// A tensor of rank 1–5 in one of the two layouts. data == nullptr means "absent" where an argument is optional.
+/// Tensors are dense, but that operations on rows take a matrix whose rows lie `row_stride` elements apart.
 template <class T>
 struct TensorView {
   T* data = nullptr;
   Shape shape{};
   Layout layout = Layout::channels_last;
+  std::size_t row_stride = 0;  ///< 0: dense
 };
 
 }  // namespace equinorm

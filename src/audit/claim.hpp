@@ -17,9 +17,9 @@ namespace equinorm::audit {
 /// The operation under audit. Claims call it through these pointers, so that a test can hand them a wrong one and see
 /// the claim refuted.
 struct BatchNormOps {
-  decltype(&batch_norm_forward) forward = &batch_norm_forward;
-  decltype(&batch_norm_inference) inference = &batch_norm_inference;
-  decltype(&batch_norm_backward) backward = &batch_norm_backward;
+  decltype(&batch_norm_forward<float>) forward = &batch_norm_forward<float>;
+  decltype(&batch_norm_inference<float>) inference = &batch_norm_inference<float>;
+  decltype(&batch_norm_backward<float>) backward = &batch_norm_backward<float>;
 };
 
 enum class Mode {

@@ -73,9 +73,9 @@ std::size_t channel_of(std::size_t at, const Shape& shape, Layout layout) {
 
 /// Forward as it should be, but with y changed by `fault(y, x, mean, variance, channel)`.
 template <auto Fault>
-Status forward_with(const BatchNormOptions& options, TensorView<const float> x, const BatchNormAffine& affine,
-                    TensorView<const float> residual, TensorView<float> y, const BatchNormStatistics& statistics,
-                    RunningStatistics* running, const Execution& execution) {
+Status forward_with(const BatchNormOptions& options, TensorView<const float> x, const Affine<float>& affine,
+                    TensorView<const float> residual, TensorView<float> y, const Statistics& statistics,
+                    RunningStatistics<float>* running, const Execution& execution) {
   const Status status = batch_norm_forward(options, x, affine, residual, y, statistics, running, execution);
   if (!status.ok()) return status;
   for (std::size_t i = 0; i < x.shape.elements(); ++i) {
@@ -100,9 +100,9 @@ constexpr auto kUnbiasedVariance = [](double y, double, double, double, double b
 };
 
 Status backward_without_last_term(const BatchNormOptions& options, TensorView<const float> x, TensorView<const float>,
-                                  TensorView<const float> dy, const BatchNormAffine& affine,
-                                  const BatchNormStatistics& statistics, TensorView<float> dx,
-                                  TensorView<float> dresidual, const BatchNormGradients& gradients,
+                                  TensorView<const float> dy, const Affine<float>& affine,
+                                  const Statistics& statistics, TensorView<float> dx,
+                                  TensorView<float> dresidual, const AffineGradients<float>& gradients,
                                   const Execution& execution) {
   const Status status =
       batch_norm_backward(options, x, {}, dy, affine, statistics, dx, dresidual, gradients, execution);
@@ -120,11 +120,11 @@ Status backward_without_last_term(const BatchNormOptions& options, TensorView<co
 
 /// The momentum of the other convention: the running statistics keep 0.1 and take 0.9.
 Status forward_with_swapped_momentum(const BatchNormOptions& options, TensorView<const float> x,
-                                     const BatchNormAffine& affine, TensorView<const float> residual,
-                                     TensorView<float> y, const BatchNormStatistics& statistics,
-                                     RunningStatistics* running, const Execution& execution) {
+                                     const Affine<float>& affine, TensorView<const float> residual,
+                                     TensorView<float> y, const Statistics& statistics,
+                                     RunningStatistics<float>* running, const Execution& execution) {
   if (running == nullptr) return batch_norm_forward(options, x, affine, residual, y, statistics, running, execution);
-  RunningStatistics swapped = *running;
+  RunningStatistics<float> swapped = *running;
   swapped.options.running_weight = 1 - running->options.running_weight;
   const Status status = batch_norm_forward(options, x, affine, residual, y, statistics, &swapped, execution);
   running->batches = swapped.batches;
@@ -132,7 +132,7 @@ Status forward_with_swapped_momentum(const BatchNormOptions& options, TensorView
 }
 
 /// A frozen layer that is not frozen: inference by the statistics of the batch.
-Status inference_by_batch(const BatchNormOptions& options, TensorView<const float> x, const BatchNormAffine& affine,
+Status inference_by_batch(const BatchNormOptions& options, TensorView<const float> x, const Affine<float>& affine,
                           const float*, const float*, TensorView<const float> residual, TensorView<float> y,
                           const Execution& execution) {
   std::vector<double> mean(x.shape.elements()), variance(x.shape.elements());

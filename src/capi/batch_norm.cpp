@@ -22,8 +22,8 @@ class Running {
     equinorm_running_statistics r{};
     equinorm_running_statistics_init(&r, sizeof r);
     r = read_sized(given, r, "running");
-    ours_ = {static_cast<float*>(r.mean),
-             static_cast<float*>(r.variance),
+    ours_ = {static_cast<Parameter<T>*>(r.mean),
+             static_cast<Parameter<T>*>(r.variance),
              r.batches,
              r.skipped,
              {r.running_weight, r.cumulative != 0,
@@ -37,11 +37,11 @@ class Running {
   Running(const Running&) = delete;
   Running& operator=(const Running&) = delete;
 
-  RunningStatistics* get() { return given_ == nullptr ? nullptr : &ours_; }
+  RunningStatistics<T>* get() { return given_ == nullptr ? nullptr : &ours_; }
 
  private:
   equinorm_running_statistics* given_;
-  RunningStatistics ours_;
+  RunningStatistics<T> ours_;
 };
 
 }  // namespace
@@ -69,7 +69,7 @@ size_t equinorm_batch_norm_workspace_bytes(const equinorm_tensor* x) {
   run("batch_norm_workspace_bytes", nullptr, [&](const Execution&) -> Status {
     with_type(x, [&]<class T>(std::type_identity<T>) {
       const auto view = read_tensor<const T>(x, *x, "x");
-      bytes = batch_norm_workspace_bytes(view.shape, view.layout);
+      bytes = batch_norm_workspace_bytes<T>(view.shape, view.layout);
     });
     return {};
   });
@@ -83,10 +83,10 @@ equinorm_status equinorm_batch_norm_forward(const equinorm_batch_norm_options* o
   return run("batch_norm_forward", execution, [&](const Execution& how) {
     return with_type(x, [&]<class T>(std::type_identity<T>) {
       Running<T> taken(running);
-      return batch_norm_forward(options_of(options), read_tensor<const T>(x, *x, "x"),
-                                {static_cast<const T*>(gamma), static_cast<const T*>(beta)},
-                                read_tensor<const T>(residual, *x, "residual"), read_tensor<T>(y, *x, "y"),
-                                {mean, variance}, taken.get(), how);
+      return batch_norm_forward<T>(options_of(options), read_tensor<const T>(x, *x, "x"),
+                                   {static_cast<const Parameter<T>*>(gamma), static_cast<const Parameter<T>*>(beta)},
+                                   read_tensor<const T>(residual, *x, "residual"), read_tensor<T>(y, *x, "y"),
+                                   {mean, variance}, taken.get(), how);
     });
   });
 }
@@ -97,10 +97,10 @@ equinorm_status equinorm_batch_norm_inference(const equinorm_batch_norm_options*
                                               const equinorm_tensor* y, const equinorm_execution* execution) {
   return run("batch_norm_inference", execution, [&](const Execution& how) {
     return with_type(x, [&]<class T>(std::type_identity<T>) {
-      return batch_norm_inference(options_of(options), read_tensor<const T>(x, *x, "x"),
-                                  {static_cast<const T*>(gamma), static_cast<const T*>(beta)},
-                                  static_cast<const T*>(mean), static_cast<const T*>(variance),
-                                  read_tensor<const T>(residual, *x, "residual"), read_tensor<T>(y, *x, "y"), how);
+      return batch_norm_inference<T>(options_of(options), read_tensor<const T>(x, *x, "x"),
+                                     {static_cast<const Parameter<T>*>(gamma), static_cast<const Parameter<T>*>(beta)},
+                                     static_cast<const Parameter<T>*>(mean), static_cast<const Parameter<T>*>(variance),
+                                     read_tensor<const T>(residual, *x, "residual"), read_tensor<T>(y, *x, "y"), how);
     });
   });
 }
@@ -113,12 +113,13 @@ equinorm_status equinorm_batch_norm_backward(const equinorm_batch_norm_options* 
   return run("batch_norm_backward", execution, [&](const Execution& how) {
     return with_type(x, [&]<class T>(std::type_identity<T>) {
       // Backward only reads the statistics that forward wrote.
-      const BatchNormStatistics statistics{const_cast<double*>(mean), const_cast<double*>(variance)};
-      return batch_norm_backward(options_of(options), read_tensor<const T>(x, *x, "x"),
-                                 read_tensor<const T>(y, *x, "y"), read_tensor<const T>(dy, *x, "dy"),
-                                 {static_cast<const T*>(gamma), static_cast<const T*>(beta)}, statistics,
-                                 read_tensor<T>(dx, *x, "dx"), read_tensor<T>(dresidual, *x, "dresidual"),
-                                 {static_cast<T*>(dgamma), static_cast<T*>(dbeta)}, how);
+      const Statistics statistics{const_cast<double*>(mean), const_cast<double*>(variance)};
+      return batch_norm_backward<T>(options_of(options), read_tensor<const T>(x, *x, "x"),
+                                    read_tensor<const T>(y, *x, "y"), read_tensor<const T>(dy, *x, "dy"),
+                                    {static_cast<const Parameter<T>*>(gamma), static_cast<const Parameter<T>*>(beta)},
+                                    statistics, read_tensor<T>(dx, *x, "dx"),
+                                    read_tensor<T>(dresidual, *x, "dresidual"),
+                                    {static_cast<Parameter<T>*>(dgamma), static_cast<Parameter<T>*>(dbeta)}, how);
     });
   });
 }

@@ -49,7 +49,7 @@ class Checks {
     return *this;
   }
 
-  /// A dense float tensor of rank 2–5 with channels, whose size in bytes a pointer difference can hold.
+  /// A dense tensor of rank 2–5 with channels, whose size in bytes a pointer difference can hold.
   template <class T>
   Checks& tensor(std::string_view name, const TensorView<T>& view) {
     const auto is = [&] { return std::string(name) + " has shape " + to_string(view.shape); };

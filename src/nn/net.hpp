@@ -41,7 +41,7 @@ struct Outcome {
 struct NormState {
   std::string name;                                    ///< the layer's, such as "bn1"
   std::span<float> running_mean, running_variance;     ///< may be written: inference uses what lies here
-  RunningStatistics* running = nullptr;                ///< how many batches, and the options
+  RunningStatistics<float>* running = nullptr;                ///< how many batches, and the options
   std::span<const double> batch_mean, batch_variance;  ///< of the last training forward; empty in a net for inference
 };
 

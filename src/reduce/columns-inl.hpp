@@ -1,4 +1,4 @@
-// Reductions over the columns of a matrix [rows, columns] of floats, in double: moments, and the two sums of a
+// Reductions over the columns of a matrix [rows, columns], in double: moments, and the two sums of a
 // normalization's backward pass. Pure functions of one block of rows; the callers fix the blocks from the shape alone
 // and take their results in index order.
 #if defined(EQUINORM_COLUMNS_INL_HPP) == defined(HWY_TARGET_TOGGLE)
@@ -13,6 +13,7 @@
 #include <cmath>
 #include <cstddef>
 
+#include "core/elements.hpp"
 #include "reduce/moments.hpp"
 #include "simd/simd-inl.hpp"
 
@@ -28,7 +29,7 @@ inline constexpr std::size_t kColumnStrip = HWY_TARGET <= HWY_AVX3 ? 8 : 4;
 /// Each step asks for as many bytes, in order, as it works on itself. Past the end of a tensor it asks in vain.
 class Prefetcher {
  public:
-  explicit Prefetcher(const float* next) : next_(reinterpret_cast<const char*>(next)) {}
+  explicit Prefetcher(const void* next) : next_(static_cast<const char*>(next)) {}
   template <std::size_t kBytes>
   HWY_INLINE void Step() {
     for (std::size_t line = 0; line < kBytes; line += 64) hwy::Prefetch(next_ + line);
@@ -40,12 +41,13 @@ class Prefetcher {
 };
 
 /// One column without vectors and without float: for values so large that a difference of two overflows a float.
-inline Moments CarefulColumnMoments(const float* HWY_RESTRICT x, std::size_t rows, std::size_t stride) {
+template <class T>
+Moments CarefulColumnMoments(const T* HWY_RESTRICT x, std::size_t rows, std::size_t stride) {
   Moments result{static_cast<double>(rows), 0, 0};
-  for (std::size_t r = 0; r < rows; ++r) result.mean += static_cast<double>(x[r * stride]);
+  for (std::size_t r = 0; r < rows; ++r) result.mean += to_double(x[r * stride]);
   result.mean /= result.count;
   for (std::size_t r = 0; r < rows; ++r) {
-    const double difference = static_cast<double>(x[r * stride]) - result.mean;
+    const double difference = to_double(x[r * stride]) - result.mean;
     result.m2 += difference * difference;
   }
   return result;
@@ -56,41 +58,41 @@ inline Moments CarefulColumnMoments(const float* HWY_RESTRICT x, std::size_t row
 /// difference is exact where the mean is large (Sterbenz's lemma), else rounded relative to |x − K|. That is within a
 /// few σ of the block for all but a few values, whatever the values are: an outlier of size A among the s samples moves
 /// K by A/s, and σ by A/√rows at least.
-inline void AccumulateColumnMoments(const float* HWY_RESTRICT x, std::size_t rows, std::size_t stride,
-                                    std::size_t columns, std::size_t count, double* HWY_RESTRICT mean,
-                                    double* HWY_RESTRICT m2) {
+template <class T>
+void AccumulateColumnMoments(const T* HWY_RESTRICT x, std::size_t rows, std::size_t stride, std::size_t columns,
+                             std::size_t count, double* HWY_RESTRICT mean, double* HWY_RESTRICT m2) {
   const auto n = static_cast<double>(rows), before = static_cast<double>(count), total = n + before;
   const double inverse = 1.0 / n, mean_weight = n / total, m2_weight = n * before / total;
   const std::size_t sample = SampleStep(rows);
   const auto weight = [samples = (rows + sample - 1) / sample](auto d)
-                          HWY_ATTR { return hn::Set(d, 1.0F / static_cast<float>(samples)); };
+                          HWY_ATTR { return hn::Set(d, Parameter<T>{1} / static_cast<Parameter<T>>(samples)); };
   Prefetcher next(x + rows * stride);
-  ForEachStrip<kColumnStrip>(F32(), columns, [&](auto d32, auto vectors, std::size_t column) HWY_ATTR {
-    using D32 = decltype(d32);
-    using Wide = Widened<D32>;
+  ForEachStrip<kColumnStrip>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t column) HWY_ATTR {
+    using D = decltype(d);
+    using Wide = Widened<D>;
     using D64 = typename Wide::Wide;
     constexpr D64 d64;
-    constexpr std::size_t kVectors = vectors, kLanes = hn::MaxLanes(D32());
-    hn::Vec<D32> shift[kVectors];
+    constexpr std::size_t kVectors = vectors, kLanes = hn::MaxLanes(D());
+    hn::Vec<D> shift[kVectors];
     hn::Vec<D64> sum[kVectors][Wide::kParts], squares[kVectors][Wide::kParts];
     for (std::size_t v = 0; v < kVectors; ++v) {
-      shift[v] = hn::Zero(d32);
+      shift[v] = hn::Zero(d);
       for (std::size_t part = 0; part < Wide::kParts; ++part) sum[v][part] = squares[v][part] = hn::Zero(d64);
     }
     for (std::size_t r = 0; r < rows; r += sample) {
       for (std::size_t v = 0; v < kVectors; ++v) {
-        shift[v] = hn::Add(shift[v], hn::LoadU(d32, x + r * stride + column + v * kLanes));
+        shift[v] = hn::Add(shift[v], LoadElements(d, x + r * stride + column + v * kLanes));
       }
     }
-    for (std::size_t v = 0; v < kVectors; ++v) shift[v] = hn::Mul(shift[v], weight(d32));
+    for (std::size_t v = 0; v < kVectors; ++v) shift[v] = hn::Mul(shift[v], weight(d));
     for (std::size_t r = 0; r < rows; ++r) {
-      const float* row = x + r * stride + column;
-      next.template Step<kVectors * kLanes * sizeof(float)>();
+      const T* row = x + r * stride + column;
+      next.template Step<kVectors * kLanes * sizeof(T)>();
       for (std::size_t v = 0; v < kVectors; ++v) {
-        const Wide difference(hn::Sub(hn::LoadU(d32, row + v * kLanes), shift[v]));
+        const Wide difference(hn::Sub(LoadElements(d, row + v * kLanes), shift[v]));
         for (std::size_t part = 0; part < Wide::kParts; ++part) {
           sum[v][part] = hn::Add(sum[v][part], difference.parts[part]);
-          squares[v][part] = hn::MulAdd(difference.parts[part], difference.parts[part], squares[v][part]);
+          squares[v][part] = Wide::MulAdd(difference.parts[part], difference.parts[part], squares[v][part]);
         }
       }
     }
@@ -130,39 +132,25 @@ inline void AccumulateColumnMoments(const float* HWY_RESTRICT x, std::size_t row
   });
 }
 
-/// Takes the moments (mean, m2: [columns]) of `other_count` rows into those of `count` rows.
-inline void MergeColumnMoments(std::size_t columns, std::size_t count, double* HWY_RESTRICT mean,
-                               double* HWY_RESTRICT m2, std::size_t other_count, const double* HWY_RESTRICT other_mean,
-                               const double* HWY_RESTRICT other_m2) {
-  const auto a = static_cast<double>(count), b = static_cast<double>(other_count);
-  ForEachStrip<1>(F64(), columns, [&](auto d, auto, std::size_t c) HWY_ATTR {
-    const auto old_mean = hn::LoadU(d, mean + c);
-    const auto delta = hn::Sub(hn::LoadU(d, other_mean + c), old_mean);
-    hn::StoreU(hn::Add(old_mean, hn::Mul(delta, hn::Set(d, b / (a + b)))), d, mean + c);
-    const auto between = hn::Mul(hn::Mul(delta, delta), hn::Set(d, a * b / (a + b)));
-    hn::StoreU(hn::Add(hn::LoadU(d, m2 + c), hn::Add(hn::LoadU(d, other_m2 + c), between)), d, m2 + c);
-  });
-}
-
-/// Adds Σ g and Σ g·d to sum and dot ([columns]), where d = x − mean and g = gradient(d32, index, column, d) is what
-/// the activation let through; index counts floats from x. dy is what gradient reads, fetched ahead.
-template <class Gradient>
-HWY_INLINE void AccumulateColumnDots(const float* HWY_RESTRICT x, const float* HWY_RESTRICT dy, std::size_t rows,
-                                     std::size_t stride, std::size_t columns, const float* HWY_RESTRICT mean,
+/// Adds Σ g and Σ g·d to sum and dot ([columns]), where d = x − mean and g = gradient(tag, index, column, d), widened,
+/// is what the activation let through; index counts elements from x. dy is what gradient reads, fetched ahead.
+template <class T, class Gradient>
+HWY_INLINE void AccumulateColumnDots(const T* HWY_RESTRICT x, const T* HWY_RESTRICT dy, std::size_t rows,
+                                     std::size_t stride, std::size_t columns, const Parameter<T>* HWY_RESTRICT mean,
                                      const Gradient& gradient, double* HWY_RESTRICT sum, double* HWY_RESTRICT dot) {
   Prefetcher next_x(x + rows * stride), next_dy(dy + rows * stride);
-  ForEachStrip<kColumnStrip>(F32(), columns, [&](auto d32, auto vectors, std::size_t column) HWY_ATTR {
-    using D32 = decltype(d32);
-    using Wide = Widened<D32>;
+  ForEachStrip<kColumnStrip>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t column) HWY_ATTR {
+    using D = decltype(d);
+    using Wide = Widened<D>;
     using D64 = typename Wide::Wide;
     constexpr D64 d64;
-    constexpr std::size_t kVectors = vectors, kLanes = hn::MaxLanes(D32());
-    constexpr std::size_t kBytes = kVectors * kLanes * sizeof(float);
-    hn::Vec<D32> means[kVectors];
+    constexpr std::size_t kVectors = vectors, kLanes = hn::MaxLanes(D());
+    constexpr std::size_t kBytes = kVectors * kLanes * sizeof(T);
+    hn::Vec<D> means[kVectors];
     hn::Vec<D64> sums[kVectors][Wide::kParts], dots[kVectors][Wide::kParts];
     for (std::size_t v = 0; v < kVectors; ++v) {
       const std::size_t c = column + v * kLanes;
-      means[v] = hn::LoadU(d32, mean + c);
+      means[v] = hn::LoadU(d, mean + c);
       for (std::size_t part = 0; part < Wide::kParts; ++part) {
         sums[v][part] = hn::LoadU(d64, sum + c + part * Wide::kLanes);
         dots[v][part] = hn::LoadU(d64, dot + c + part * Wide::kLanes);
@@ -173,11 +161,11 @@ HWY_INLINE void AccumulateColumnDots(const float* HWY_RESTRICT x, const float* H
       next_dy.template Step<kBytes>();
       for (std::size_t v = 0; v < kVectors; ++v) {
         const std::size_t index = r * stride + column + v * kLanes;
-        const auto difference = hn::Sub(hn::LoadU(d32, x + index), means[v]);
-        const Wide d(difference), g = gradient(d32, index, column + v * kLanes, difference);
+        const auto difference = hn::Sub(LoadElements(d, x + index), means[v]);
+        const Wide wide(difference), g = gradient(d, index, column + v * kLanes, difference);
         for (std::size_t part = 0; part < Wide::kParts; ++part) {
           sums[v][part] = hn::Add(sums[v][part], g.parts[part]);
-          dots[v][part] = hn::MulAdd(g.parts[part], d.parts[part], dots[v][part]);
+          dots[v][part] = Wide::MulAdd(g.parts[part], wide.parts[part], dots[v][part]);
         }
       }
     }

@@ -28,4 +28,16 @@ struct Moments {
   double variance() const { return m2 / count; }
 };
 
+/// The same for [columns] of them at once: those of `other_count` rows go into those of `count` rows.
+inline void merge_moments(std::size_t columns, std::size_t count, double* mean, double* m2, std::size_t other_count,
+                          const double* other_mean, const double* other_m2) {
+  const auto a = static_cast<double>(count), b = static_cast<double>(other_count);
+  const double mean_weight = b / (a + b), m2_weight = a * b / (a + b);
+  for (std::size_t c = 0; c < columns; ++c) {
+    const double delta = other_mean[c] - mean[c];
+    mean[c] += delta * mean_weight;
+    m2[c] += other_m2[c] + delta * delta * m2_weight;
+  }
+}
+
 }  // namespace equinorm

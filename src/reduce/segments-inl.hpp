@@ -1,4 +1,4 @@
-// Reductions over segments of contiguous floats, in double: the rows of a matrix, or the planes of a channel. A value
+// Reductions over segments of contiguous values, in double: the rows of a matrix, or the planes of a channel. A value
 // belongs to one of 32 fixed lanes by its place in its segment; the lanes are combined in a fixed order.
 #if defined(EQUINORM_SEGMENTS_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef EQUINORM_SEGMENTS_INL_HPP
@@ -13,6 +13,8 @@
 #include <cmath>
 #include <cstddef>
 
+#include "core/elements.hpp"
+#include "reduce/blocks.hpp"
 #include "reduce/moments.hpp"
 #include "simd/simd-inl.hpp"
 
@@ -22,28 +24,30 @@ namespace HWY_NAMESPACE {
 
 inline constexpr std::size_t kSegmentLanes = 32;
 
-/// Floats to fetch ahead along segments of `length`. Short ones are the caller's to fetch: what lies behind them
-/// belongs to another channel.
-inline std::size_t SegmentPrefetch(std::size_t length) {
-  return length < kPrefetchFloats ? 0 : kPrefetchFloats;
+/// Fetches ahead within a long segment. Short ones are the caller's to fetch: what lies behind them may belong to
+/// another channel.
+template <class T>
+HWY_INLINE void PrefetchSegment(const T* p, std::size_t length) {
+  if (length * sizeof(T) >= kPrefetchBytes) PrefetchAhead(p);
 }
 
-/// 32 sums in double, in vectors: vector v of floats is widened to kParts of them.
+/// 32 sums in double, in vectors: vector v of D is widened to kParts of them.
+template <class D>
 class LaneSums {
  public:
-  static constexpr std::size_t kVectors = kSegmentLanes / hn::MaxLanes(F32());
-  static constexpr std::size_t kParts = Widened<F32>::kParts;
+  static constexpr std::size_t kVectors = kSegmentLanes / hn::MaxLanes(D());
+  static constexpr std::size_t kParts = Widened<D>::kParts;
 
   HWY_INLINE LaneSums() {
     for (auto& part : parts_) part = hn::Zero(F64());
   }
-  HWY_INLINE void Add(std::size_t v, const Widened<F32>& value) {
+  HWY_INLINE void Add(std::size_t v, const Widened<D>& value) {
     for (std::size_t part = 0; part < kParts; ++part)
       parts_[kParts * v + part] = hn::Add(parts_[kParts * v + part], value.parts[part]);
   }
-  HWY_INLINE void AddProduct(std::size_t v, const Widened<F32>& a, const Widened<F32>& b) {
+  HWY_INLINE void AddProduct(std::size_t v, const Widened<D>& a, const Widened<D>& b) {
     for (std::size_t part = 0; part < kParts; ++part) {
-      parts_[kParts * v + part] = hn::MulAdd(a.parts[part], b.parts[part], parts_[kParts * v + part]);
+      parts_[kParts * v + part] = Widened<D>::MulAdd(a.parts[part], b.parts[part], parts_[kParts * v + part]);
     }
   }
 
@@ -63,16 +67,16 @@ class LaneSums {
   hn::Vec<F64> parts_[kParts * kVectors];
 };
 
-/// Calls body(v, offset) for the vectors of floats of one segment of `length` values, and last(v, offset, count) for
+/// Calls body(v, offset) for the vectors of one segment of `length` values, and last(v, offset, count) for
 /// the one that it fills only in part; value i goes to lane i mod 32.
-template <class Body, class Last>
-HWY_INLINE void ForEachPart(std::size_t length, const Body& body, const Last& last) {
-  constexpr std::size_t kLanes = hn::MaxLanes(F32());
+template <class D, class Body, class Last>
+HWY_INLINE void ForEachPart(D, std::size_t length, const Body& body, const Last& last) {
+  constexpr std::size_t kLanes = hn::MaxLanes(D());
   std::size_t i = 0;
   for (; i + kSegmentLanes <= length; i += kSegmentLanes) {
-    for (std::size_t v = 0; v < LaneSums::kVectors; ++v) body(v, i + v * kLanes);
+    for (std::size_t v = 0; v < LaneSums<D>::kVectors; ++v) body(v, i + v * kLanes);
   }
-  for (std::size_t v = 0; v < LaneSums::kVectors; ++v, i += kLanes) {
+  for (std::size_t v = 0; v < LaneSums<D>::kVectors; ++v, i += kLanes) {
     if (i + kLanes <= length) {
       body(v, i);
     } else {
@@ -82,78 +86,72 @@ HWY_INLINE void ForEachPart(std::size_t length, const Body& body, const Last& la
   }
 }
 
-/// The moments of `segments` segments of `length` values, `stride` floats apart, in double without vectors: for values
-/// so large that a difference of two overflows a float.
-inline Moments CarefulSegmentMoments(const float* HWY_RESTRICT x, std::size_t segments, std::size_t stride,
-                                     std::size_t length) {
+/// The moments of `segments` segments of `length` values, `stride` elements apart, in double without vectors: for
+/// values so large that a difference of two overflows a float.
+template <class T>
+Moments CarefulSegmentMoments(const T* HWY_RESTRICT x, std::size_t segments, std::size_t stride, std::size_t length) {
   Moments result{static_cast<double>(segments * length), 0, 0};
   for (std::size_t s = 0; s < segments; ++s) {
-    for (std::size_t i = 0; i < length; ++i) result.mean += static_cast<double>(x[s * stride + i]);
+    for (std::size_t i = 0; i < length; ++i) result.mean += to_double(x[s * stride + i]);
   }
   result.mean /= result.count;
   for (std::size_t s = 0; s < segments; ++s) {
     for (std::size_t i = 0; i < length; ++i) {
-      const double difference = static_cast<double>(x[s * stride + i]) - result.mean;
+      const double difference = to_double(x[s * stride + i]) - result.mean;
       result.m2 += difference * difference;
     }
   }
   return result;
 }
 
-/// Segments in memory: `samples` of them for each of `channels` ≤ kMaxChannels channels; those of one sample lie side
-/// by side, `length` values each; samples are `stride` values apart.
-struct Planes {
-  std::size_t samples, stride, channels, length;
-};
-inline constexpr std::size_t kMaxChannels = 32;
-
 /// The moments of each channel, to out. Two passes over one block in cache, as AccumulateColumnMoments.
-inline void PlaneMoments(const float* HWY_RESTRICT x, const Planes& planes, Moments* HWY_RESTRICT out) {
-  constexpr F32 d;
-  const auto [samples, stride, channels, length] = planes;
+template <class T>
+void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, Moments* HWY_RESTRICT out) {
+  using D = Tag<T>;
+  constexpr D d;
+  const auto [samples, stride, channels, spacing, length] = planes;
   const auto n = static_cast<double>(samples * length);
-  const std::size_t ahead = SegmentPrefetch(length);
 
   // Pass 1: shifts, as in AccumulateColumnMoments; of a sampled segment every eighth group of lanes.
   const std::size_t sample = SampleStep(samples), sampled_length = std::min<std::size_t>(kSegmentLanes, length);
-  float shifts[kMaxChannels];
+  Parameter<T> shifts[kMaxPlaneChannels];
   for (std::size_t c = 0; c < channels; ++c) {
-    hn::Vec<F32> sum[LaneSums::kVectors];
+    hn::Vec<D> sum[LaneSums<D>::kVectors];
     for (auto& vector : sum) vector = hn::Zero(d);
     std::size_t count = 0;
     for (std::size_t s = 0; s < samples; s += sample) {
       for (std::size_t i = 0; i == 0 || i + kSegmentLanes <= length; i += 8 * kSegmentLanes) {
-        const float* part = x + s * stride + c * length + i;
+        const T* part = x + s * stride + c * spacing + i;
         ForEachPart(
-            sampled_length,
-            [&](std::size_t v, std::size_t j) HWY_ATTR { sum[v] = hn::Add(sum[v], hn::LoadU(d, part + j)); },
+            d, sampled_length,
+            [&](std::size_t v, std::size_t j) HWY_ATTR { sum[v] = hn::Add(sum[v], LoadElements(d, part + j)); },
             [&](std::size_t v, std::size_t j, std::size_t rest)
                 HWY_ATTR { sum[v] = hn::Add(sum[v], LoadFirst(d, part + j, rest)); });
         count += sampled_length;
       }
     }
-    LaneSums total;
-    for (std::size_t v = 0; v < LaneSums::kVectors; ++v) total.Add(v, Widened<F32>(sum[v]));
-    shifts[c] = static_cast<float>(total.Total() / static_cast<double>(count));
+    LaneSums<D> total;
+    for (std::size_t v = 0; v < LaneSums<D>::kVectors; ++v) total.Add(v, Widened<D>(sum[v]));
+    shifts[c] = static_cast<Parameter<T>>(total.Total() / static_cast<double>(count));
   }
 
   // Pass 2: differences from them.
-  LaneSums all_sums[kMaxChannels], all_squares[kMaxChannels];
+  LaneSums<D> all_sums[kMaxPlaneChannels], all_squares[kMaxPlaneChannels];
   for (std::size_t s = 0; s < samples; ++s) {
     for (std::size_t c = 0; c < channels; ++c) {
-      const float* segment = x + s * stride + c * length;
+      const T* segment = x + s * stride + c * spacing;
       const auto shift = hn::Set(d, shifts[c]);
-      LaneSums sums = all_sums[c], squares = all_squares[c];
-      const auto take = [&](std::size_t v, hn::Vec<F32> difference) HWY_ATTR {
-        const Widened<F32> wide(difference);
+      LaneSums<D> sums = all_sums[c], squares = all_squares[c];
+      const auto take = [&](std::size_t v, hn::Vec<D> difference) HWY_ATTR {
+        const Widened<D> wide(difference);
         sums.Add(v, wide);
         squares.AddProduct(v, wide, wide);
       };
       ForEachPart(
-          length,
+          d, length,
           [&](std::size_t v, std::size_t i) HWY_ATTR {
-            hwy::Prefetch(segment + i + ahead);
-            take(v, hn::Sub(hn::LoadU(d, segment + i), shift));
+            PrefetchSegment(segment + i, length);
+            take(v, hn::Sub(LoadElements(d, segment + i), shift));
           },
           [&](std::size_t v, std::size_t i, std::size_t count) HWY_ATTR {
             const auto difference = hn::Sub(LoadFirst(d, segment + i, count), shift);
@@ -168,41 +166,41 @@ inline void PlaneMoments(const float* HWY_RESTRICT x, const Planes& planes, Mome
     const double offset = sum / n;
     out[c] = std::isfinite(square)
                  ? Moments{n, static_cast<double>(shifts[c]) + offset, std::max(square - sum * offset, 0.0)}
-                 : CarefulSegmentMoments(x + c * length, samples, stride, length);
+                 : CarefulSegmentMoments(x + c * spacing, samples, stride, length);
   }
 }
 
 /// Adds Σ g and Σ g·d of each channel to sum and dot ([channels]), d = x − mean[c]. g is what the activation let
 /// through: gradient(index, channel, d), widened, or the first `count` values alone: last_gradient(index, channel,
-/// count, d). index counts floats from x.
-template <class Gradient, class LastGradient>
-HWY_INLINE void PlaneDots(const float* HWY_RESTRICT x, const Planes& planes, const float* HWY_RESTRICT mean,
+/// count, d). index counts elements from x.
+template <class T, class Gradient, class LastGradient>
+HWY_INLINE void PlaneDots(const T* HWY_RESTRICT x, const PlaneBlock& planes, const Parameter<T>* HWY_RESTRICT mean,
                           const Gradient& gradient, const LastGradient& last_gradient, double* HWY_RESTRICT sum,
                           double* HWY_RESTRICT dot) {
-  constexpr F32 d;
-  const auto [samples, stride, channels, length] = planes;
-  const std::size_t ahead = SegmentPrefetch(length);
-  LaneSums all_sums[kMaxChannels], all_dots[kMaxChannels];
+  using D = Tag<T>;
+  constexpr D d;
+  const auto [samples, stride, channels, spacing, length] = planes;
+  LaneSums<D> all_sums[kMaxPlaneChannels], all_dots[kMaxPlaneChannels];
   for (std::size_t s = 0; s < samples; ++s) {
     for (std::size_t c = 0; c < channels; ++c) {
-      const std::size_t base = s * stride + c * length;
+      const std::size_t base = s * stride + c * spacing;
       const auto mean_vector = hn::Set(d, mean[c]);
-      LaneSums sums = all_sums[c], dots = all_dots[c];
-      const auto take = [&](std::size_t v, const Widened<F32>& g, hn::Vec<F32> difference) HWY_ATTR {
+      LaneSums<D> sums = all_sums[c], dots = all_dots[c];
+      const auto take = [&](std::size_t v, const Widened<D>& g, hn::Vec<D> difference) HWY_ATTR {
         sums.Add(v, g);
-        dots.AddProduct(v, g, Widened<F32>(difference));
+        dots.AddProduct(v, g, Widened<D>(difference));
       };
       ForEachPart(
-          length,
+          d, length,
           [&](std::size_t v, std::size_t i) HWY_ATTR {
-            hwy::Prefetch(x + base + i + ahead);
-            const auto difference = hn::Sub(hn::LoadU(d, x + base + i), mean_vector);
+            PrefetchSegment(x + base + i, length);
+            const auto difference = hn::Sub(LoadElements(d, x + base + i), mean_vector);
             take(v, gradient(base + i, c, difference), difference);
           },
           [&](std::size_t v, std::size_t i, std::size_t count) HWY_ATTR {
             const auto difference = hn::Sub(LoadFirst(d, x + base + i, count), mean_vector);
             const auto mask = hn::FirstN(d, count);
-            take(v, Widened<F32>(hn::IfThenElseZero(mask, last_gradient(base + i, c, count, difference))),
+            take(v, Widened<D>(hn::IfThenElseZero(mask, last_gradient(base + i, c, count, difference))),
                  hn::IfThenElseZero(mask, difference));
           });
       all_sums[c] = sums;

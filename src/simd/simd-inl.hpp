@@ -14,8 +14,9 @@
 #include <hwy/highway.h>
 
 #include <cstddef>
-#include <cstring>
 #include <type_traits>
+
+#include "simd/elements-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace equinorm {
@@ -23,30 +24,37 @@ namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 using F64 = hn::ScalableTag<double>;
-using F32 = hn::ScalableTag<float>;
 
 template <std::size_t n>
 using Constant = std::integral_constant<std::size_t, n>;
 
-/// Floats that a pass along memory fetches ahead: one page, where the hardware's own prefetch ends.
-inline constexpr std::size_t kPrefetchFloats = 1024;
+/// Bytes that a pass along memory fetches ahead: one page, where the hardware's own prefetch ends.
+inline constexpr std::size_t kPrefetchBytes = 4096;
+
+template <class T>
+HWY_INLINE void PrefetchAhead(const T* p) {
+  hwy::Prefetch(p + kPrefetchBytes / sizeof(T));
+}
 
 /// The shift that moments are taken about is the mean of every how-manieth of `count` values: of 8 to 15 of them.
 inline std::size_t SampleStep(std::size_t count) {
   return count < 16 ? 1 : count / 8;
 }
 
-/// A vector of floats as doubles: two vectors, or one where there is a single lane.
+/// A vector as doubles: of floats two vectors, or one where there is a single lane; of doubles itself.
 template <class D>
 struct Widened {
-  static constexpr bool kSingle = hn::MaxLanes(D()) == 1;
+  static constexpr bool kIsDouble = std::is_same_v<hn::TFromD<D>, double>;
+  static constexpr bool kSingle = kIsDouble || hn::MaxLanes(D()) == 1;
   static constexpr std::size_t kParts = kSingle ? 1 : 2;
   using Half = std::conditional_t<kSingle, D, hn::Half<D>>;
   using Wide = hn::Rebind<double, Half>;
   static constexpr std::size_t kLanes = hn::MaxLanes(Wide());
 
   HWY_INLINE explicit Widened(hn::Vec<D> v) {
-    if constexpr (kSingle) {
+    if constexpr (kIsDouble) {
+      parts[0] = v;
+    } else if constexpr (kSingle) {
       parts[0] = hn::PromoteTo(Wide(), v);
     } else {
 #if HWY_TARGET != HWY_SCALAR  // which knows no halves
@@ -56,37 +64,29 @@ struct Widened {
     }
   }
   /// From memory: a load widens on its way.
-  HWY_INLINE explicit Widened(const float* p) {
+  template <class T>
+  HWY_INLINE explicit Widened(const T* p) {
     for (std::size_t part = 0; part < kParts; ++part) {
-      parts[part] = hn::PromoteTo(Wide(), hn::LoadU(Half(), p + part * kLanes));
+      const auto v = LoadElements(Half(), p + part * kLanes);
+      if constexpr (kIsDouble) {
+        parts[part] = v;
+      } else {
+        parts[part] = hn::PromoteTo(Wide(), v);
+      }
     }
   }
+
+  /// a·b + c, of parts. The product of two floats is exact in double, so fusing changes nothing; of doubles it would.
+  static HWY_INLINE hn::Vec<Wide> MulAdd(hn::Vec<Wide> a, hn::Vec<Wide> b, hn::Vec<Wide> c) {
+    if constexpr (kIsDouble) {
+      return hn::Add(hn::Mul(a, b), c);
+    } else {
+      return hn::MulAdd(a, b, c);
+    }
+  }
+
   hn::Vec<Wide> parts[kParts];
 };
-
-/// The first `count` < Lanes(d) floats at p, the rest 0. Reads nothing behind them.
-template <class D>
-HWY_INLINE hn::Vec<D> LoadFirst(D d, const float* HWY_RESTRICT p, std::size_t count) {
-#if HWY_MEM_OPS_MIGHT_FAULT
-  HWY_ALIGN float buffer[hn::MaxLanes(D())] = {};
-  std::memcpy(buffer, p, count * sizeof(float));
-  return hn::Load(d, buffer);
-#else
-  return hn::MaskedLoad(hn::FirstN(d, count), d, p);
-#endif
-}
-
-/// Writes the first `count` < Lanes(d) lanes of v to p and nothing behind them.
-template <class D>
-HWY_INLINE void StoreFirst(hn::Vec<D> v, D d, float* HWY_RESTRICT p, std::size_t count) {
-#if HWY_MEM_OPS_MIGHT_FAULT
-  HWY_ALIGN float buffer[hn::MaxLanes(D())];
-  hn::Store(v, d, buffer);
-  std::memcpy(p, buffer, count * sizeof(float));
-#else
-  hn::BlendedStore(v, hn::FirstN(d, count), d, p);
-#endif
-}
 
 /// Calls strip(d, Constant<vectors>, column) over the columns: full strips of kVectors vectors, then single vectors,
 /// then single lanes. What is computed for a column does not depend on which of the three it falls in.

@@ -52,8 +52,8 @@ double broken_promises(const BatchNormOps& ops, const Input& clean, float poison
   std::vector<double> mean(channels), variance(channels);
   const std::vector<float> before(channels, 0.25F);
   std::vector<float> running_mean = before, running_variance = before;
-  RunningStatistics running{running_mean.data(), running_variance.data(), 0, 0, {}};
-  const auto forward = [&](NonFinitePolicy policy, RunningStatistics* statistics) {
+  RunningStatistics<float> running{running_mean.data(), running_variance.data(), 0, 0, {}};
+  const auto forward = [&](NonFinitePolicy policy, RunningStatistics<float>* statistics) {
     BatchNormOptions options = audit_options();
     options.non_finite = policy;
     return ops.forward(options, input.view(), input.affine(), {}, {y.data(), input.shape, input.layout},

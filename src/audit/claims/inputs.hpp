@@ -28,7 +28,7 @@ struct Input {
   /// Index in memory of value i of channel c.
   std::size_t at(std::size_t c, std::size_t i) const;
   TensorView<const float> view() const { return {x.data(), shape, layout}; }
-  BatchNormAffine affine() const { return {gamma.data(), beta.data()}; }
+  Affine<float> affine() const { return {gamma.data(), beta.data()}; }
 };
 
 /// Digits through a linear layer with He's initial weights: [rows, units], channels-last. First digit: `first`.

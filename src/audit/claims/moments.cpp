@@ -143,7 +143,7 @@ void run_stream(const BatchNormOps& ops, const Input& stream, std::size_t rows, 
                 const RunningOptions& options, const Each& each) {
   std::vector<float> mean(kUnits, 0.0F), variance(kUnits, 1.0F), y(rows * kUnits);
   std::vector<double> batch_mean(kUnits), batch_variance(kUnits);
-  RunningStatistics running{mean.data(), variance.data(), 0, 0, options};
+  RunningStatistics<float> running{mean.data(), variance.data(), 0, 0, options};
   for (std::size_t b = 0; b < batches; ++b) {
     throw_if_error(ops.forward(audit_options(), {stream.x.data() + b * rows * kUnits, {rows, kUnits}}, {}, {},
                                {y.data(), {rows, kUnits}}, {batch_mean.data(), batch_variance.data()}, &running, {}));

@@ -53,7 +53,7 @@ struct Running {
 /// Feeds the stream to the operation; what the running statistics are after each batch. They start at 0 and 1.
 std::vector<Running> run(const BatchNormOps& ops, const Stream& stream, const RunningOptions& options) {
   Running now{std::vector<float>(kUnits, 0.0F), std::vector<float>(kUnits, 1.0F)};
-  RunningStatistics running{now.mean.data(), now.variance.data(), 0, 0, options};
+  RunningStatistics<float> running{now.mean.data(), now.variance.data(), 0, 0, options};
   std::vector<float> y(kRows * kUnits);
   std::vector<double> mean(kUnits), variance(kUnits);
   std::vector<Running> history;

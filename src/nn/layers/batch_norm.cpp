@@ -29,7 +29,7 @@ BatchNorm::BatchNorm(std::string name, const Shape& shape, const NormSpec& spec,
   plan_.keeps_output = residual && activation != Activation::none;
   plan_.saved = 2 * channels_ * sizeof(double);
   plan_.state = 2 * channels_ * sizeof(float);
-  plan_.workspace = batch_norm_workspace_bytes(shape, Layout::channels_last);
+  plan_.workspace = batch_norm_workspace_bytes<float>(shape, Layout::channels_last);
 }
 
 void BatchNorm::bind(Binding binding) {
@@ -52,7 +52,7 @@ Execution BatchNorm::execution(const Call& call) const {
 
 void BatchNorm::forward(const Call& call) {
   const Shape& shape = in().shape;
-  const BatchNormAffine affine{bound_.parameters[0].values.data(), bound_.parameters[1].values.data()};
+  const Affine<float> affine{bound_.parameters[0].values.data(), bound_.parameters[1].values.data()};
   const TensorView<const float> x = view<const float>(in().values, shape);
   const TensorView<const float> residual =
       residual_ ? view<const float>(in(1).values, shape) : TensorView<const float>{};
@@ -65,8 +65,8 @@ void BatchNorm::forward(const Call& call) {
 
 void BatchNorm::backward(const Call& call) {
   const Shape& shape = in().shape;
-  const BatchNormAffine affine{bound_.parameters[0].values.data(), bound_.parameters[1].values.data()};
-  const BatchNormGradients gradients{bound_.parameters[0].gradient.data(), bound_.parameters[1].gradient.data()};
+  const Affine<float> affine{bound_.parameters[0].values.data(), bound_.parameters[1].values.data()};
+  const AffineGradients<float> gradients{bound_.parameters[0].gradient.data(), bound_.parameters[1].gradient.data()};
   check(batch_norm_backward(options_, view<const float>(in().values, shape),
                             plan_.keeps_output ? view<const float>(out().values, shape) : TensorView<const float>{},
                             view<const float>(out().gradient, shape), affine, batch_, view(in().gradient, shape),

@@ -23,8 +23,8 @@ class BatchNorm final : public Layer {
   BatchNormOptions options_;
   bool residual_;
   std::size_t channels_;
-  RunningStatistics running_;
-  BatchNormStatistics batch_;
+  RunningStatistics<float> running_;
+  Statistics batch_;
   NormState state_;
 };
 

@@ -4,11 +4,10 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <memory>
-#include <new>
 #include <string>
 
 #include "core/check.hpp"
+#include "core/workspace.hpp"
 #include "ops/batch_norm/channels.hpp"
 #include "ops/batch_norm/columns.hpp"
 #include "ops/batch_norm/plan.hpp"
@@ -20,27 +19,10 @@ namespace {
 
 /// Under this many floats a second thread costs more than it brings.
 constexpr std::size_t kSingleThreadFloats = 16 << 10;
-/// The caller's workspace, or one of our own.
-class Memory {
- public:
-  Memory(const Execution& execution, std::size_t bytes) : base_(execution.workspace) {
-    if (base_ != nullptr) return;
-    own_.reset(new (std::align_val_t{64}) std::byte[bytes]);
-    base_ = own_.get();
-  }
-  void* base() const { return base_; }
-
- private:
-  struct Free {
-    void operator()(std::byte* p) const { ::operator delete[](p, std::align_val_t{64}); }
-  };
-  void* base_;
-  std::unique_ptr<std::byte, Free> own_;
-};
-
+template <class T>
 std::size_t scratch_bytes(const Geometry& g) {
   Workspace count;
-  const Scratch scratch(g, count);
+  const Scratch<T> scratch(g, count);
   return count.used();
 }
 
@@ -48,25 +30,28 @@ Workers workers_for(const Geometry& g, const Execution& execution) {
   return g.elements < kSingleThreadFloats ? Workers(1) : Workers(execution);
 }
 
-/// Whether every statistic is finite, as a float too where running statistics are to hold it.
-bool all_finite(const BatchNormStatistics& statistics, std::size_t channels, bool as_floats) {
+/// Whether every statistic is finite, as a P too where running statistics are to hold it.
+template <class P>
+bool all_finite(const Statistics& statistics, std::size_t channels, bool as_parameters) {
   const double limit =
-      as_floats ? static_cast<double>(std::numeric_limits<float>::max()) : std::numeric_limits<double>::max();
+      as_parameters ? static_cast<double>(std::numeric_limits<P>::max()) : std::numeric_limits<double>::max();
   for (std::size_t c = 0; c < channels; ++c) {
     if (!(std::abs(statistics.mean[c]) <= limit && statistics.variance[c] <= limit)) return false;
   }
   return true;
 }
 
-void update_running(RunningStatistics& running, const BatchNormStatistics& statistics, const Geometry& g) {
+template <class T>
+void update_running(RunningStatistics<T>& running, const Statistics& statistics, const Geometry& g) {
+  using P = Parameter<T>;
   const RunningOptions& options = running.options;
   ++running.batches;
   const double w = options.cumulative ? 1.0 / static_cast<double>(running.batches) : options.running_weight;
   const bool unbiased = options.variance == VarianceKind::unbiased;
   const auto m = static_cast<double>(g.values);
   for (std::size_t c = 0; c < g.channels; ++c) {
-    const auto blend = [w](float& old, double value) {
-      old = static_cast<float>((1.0 - w) * static_cast<double>(old) + w * value);
+    const auto blend = [w](P& old, double value) {
+      old = static_cast<P>((1.0 - w) * static_cast<double>(old) + w * value);
     };
     blend(running.mean[c], statistics.mean[c]);
     if (unbiased && g.values == 1) continue;  // 0/0: one value has no unbiased variance
@@ -80,15 +65,16 @@ Checks& check_options(Checks& checks, const BatchNormOptions& options) {
   return checks.require(false, "epsilon is " + std::to_string(options.epsilon), "a finite number of at least 1e-30");
 }
 
-Checks& check_statistics(Checks& checks, const BatchNormStatistics& statistics) {
+Checks& check_statistics(Checks& checks, const Statistics& statistics) {
   checks.require(statistics.mean != nullptr, "statistics.mean is null", "[channels] doubles");
   return checks.require(statistics.variance != nullptr, "statistics.variance is null", "[channels] doubles");
 }
 
-Checks& check_running(Checks& checks, const RunningStatistics* running) {
+template <class T>
+Checks& check_running(Checks& checks, const RunningStatistics<T>* running) {
   if (running == nullptr) return checks;
-  checks.require(running->mean != nullptr, "running.mean is null", "[channels] floats");
-  checks.require(running->variance != nullptr, "running.variance is null", "[channels] floats");
+  checks.require(running->mean != nullptr, "running.mean is null", "[channels] values");
+  checks.require(running->variance != nullptr, "running.variance is null", "[channels] values");
   const double w = running->options.running_weight;
   if (w >= 0 && w <= 1) return checks;
   return checks.require(false, "running_weight is " + std::to_string(w), "a number from 0 to 1");
@@ -97,21 +83,25 @@ Checks& check_running(Checks& checks, const RunningStatistics* running) {
 }  // namespace
 }  // namespace batch_norm
 
+template <class T>
 std::size_t batch_norm_workspace_bytes(const Shape& shape, Layout layout) {
   if (shape.rank() < 2 || shape.rank() > kMaxRank || shape.elements() == 0) return 0;
-  return batch_norm::scratch_bytes(batch_norm::Geometry(shape, layout));
+  return batch_norm::scratch_bytes<T>(batch_norm::Geometry(shape, layout));
 }
 
-Status batch_norm_forward(const BatchNormOptions& options, TensorView<const float> x, const BatchNormAffine& affine,
-                          TensorView<const float> residual, TensorView<float> y, const BatchNormStatistics& statistics,
-                          RunningStatistics* running, const Execution& execution) {
+template <class T>
+Status batch_norm_forward(const BatchNormOptions& options, TensorView<const T> x,
+                          const std::type_identity_t<Affine<T>>& affine,
+                          std::type_identity_t<TensorView<const T>> residual, std::type_identity_t<TensorView<T>> y,
+                          const Statistics& statistics, std::type_identity_t<RunningStatistics<T>*> running,
+                          const Execution& execution) {
   using namespace batch_norm;
   constexpr const char* kOp = "batch_norm_forward";
   Checks checks(kOp);
   check_options(checks, options).tensor("x", x);
   checks.like("residual", residual, x, true).like("y", y, x);
   check_running(check_statistics(checks, statistics), running);
-  checks.workspace(execution, batch_norm_workspace_bytes(x.shape, x.layout));
+  checks.workspace(execution, batch_norm_workspace_bytes<T>(x.shape, x.layout));
   if (!checks.ok()) return checks.status();
 
   const Geometry g(x.shape, x.layout);
@@ -121,22 +111,23 @@ Status batch_norm_forward(const BatchNormOptions& options, TensorView<const floa
                                             " values per channel in training; expected at least 2"};
   }
 
-  const std::size_t bytes = scratch_bytes(g);
+  const std::size_t bytes = scratch_bytes<T>(g);
   const Memory memory(execution, bytes);
   Workspace workspace(memory.base());
-  const Scratch scratch(g, workspace);
-  const ForwardChannels channels(options, affine, statistics.mean, statistics.variance);
-  const ForwardTensors tensors{x.data, residual.data, y.data, options.activation == Activation::relu, false};
+  const Scratch<T> scratch(g, workspace);
+  const ForwardChannels<T> channels(options.epsilon, affine, statistics.mean, statistics.variance);
+  const kernels::Forward<T> tensors{x.data, residual.data, y.data, options.activation, false};
   const Workers workers = workers_for(g, execution);
   if (g.columns()) {
-    const Columns columns(g, scratch, workers);
+    const Columns<T> columns(g, scratch, workers);
     columns.statistics(x.data, statistics);
     columns.normalize(tensors, channels);
   } else {
-    Segments(g, scratch, workers).forward(tensors, statistics, channels);
+    Segments<T>(g, scratch, workers).forward(tensors, statistics, channels);
   }
 
-  if (options.non_finite != NonFinitePolicy::propagate && !all_finite(statistics, g.channels, running != nullptr)) {
+  if (options.non_finite != NonFinitePolicy::propagate &&
+      !all_finite<Parameter<T>>(statistics, g.channels, running != nullptr)) {
     if (options.non_finite == NonFinitePolicy::error) {
       return {StatusCode::non_finite,
               std::string("[") + kOp + "] x, of shape " + to_string(x.shape) +
@@ -149,15 +140,19 @@ Status batch_norm_forward(const BatchNormOptions& options, TensorView<const floa
   return {};
 }
 
-Status batch_norm_inference(const BatchNormOptions& options, TensorView<const float> x, const BatchNormAffine& affine,
-                            const float* mean, const float* variance, TensorView<const float> residual,
-                            TensorView<float> y, const Execution& execution) {
+template <class T>
+Status batch_norm_inference(const BatchNormOptions& options, TensorView<const T> x,
+                            const std::type_identity_t<Affine<T>>& affine,
+                            std::type_identity_t<const Parameter<T>*> mean,
+                            std::type_identity_t<const Parameter<T>*> variance,
+                            std::type_identity_t<TensorView<const T>> residual, std::type_identity_t<TensorView<T>> y,
+                            const Execution& execution) {
   using namespace batch_norm;
   Checks checks("batch_norm_inference");
   check_options(checks, options).tensor("x", x);
   checks.like("residual", residual, x, true).like("y", y, x);
-  checks.require(mean != nullptr, "mean is null", "[channels] floats");
-  checks.require(variance != nullptr, "variance is null", "[channels] floats");
+  checks.require(mean != nullptr, "mean is null", "[channels] values");
+  checks.require(variance != nullptr, "variance is null", "[channels] values");
   if (!checks.ok()) return checks.status();
   const Geometry g(x.shape, x.layout);
   for (std::size_t c = 0; c < g.channels; ++c) {
@@ -169,55 +164,78 @@ Status batch_norm_inference(const BatchNormOptions& options, TensorView<const fl
   }
   if (g.elements == 0) return {};
 
-  const Memory memory(execution, scratch_bytes(g));
+  const Memory memory(execution, scratch_bytes<T>(g));
   Workspace workspace(memory.base());
-  const Scratch scratch(g, workspace);
+  const Scratch<T> scratch(g, workspace);
   std::copy_n(mean, g.channels, scratch.first);
   std::copy_n(variance, g.channels, scratch.second);
-  const ForwardChannels channels(options, affine, scratch.first, scratch.second);
-  const ForwardTensors tensors{x.data, residual.data, y.data, options.activation == Activation::relu, false};
+  const ForwardChannels<T> channels(options.epsilon, affine, scratch.first, scratch.second);
+  const kernels::Forward<T> tensors{x.data, residual.data, y.data, options.activation, false};
   const Workers workers = workers_for(g, execution);
   if (g.columns()) {
-    Columns(g, scratch, workers).normalize(tensors, channels);
+    Columns<T>(g, scratch, workers).normalize(tensors, channels);
   } else {
-    Segments(g, scratch, workers).normalize(tensors, channels);
+    Segments<T>(g, scratch, workers).normalize(tensors, channels);
   }
   return {};
 }
 
-Status batch_norm_backward(const BatchNormOptions& options, TensorView<const float> x, TensorView<const float> y,
-                           TensorView<const float> dy, const BatchNormAffine& affine,
-                           const BatchNormStatistics& statistics, TensorView<float> dx, TensorView<float> dresidual,
-                           const BatchNormGradients& gradients, const Execution& execution) {
+template <class T>
+Status batch_norm_backward(const BatchNormOptions& options, TensorView<const T> x,
+                           std::type_identity_t<TensorView<const T>> y, std::type_identity_t<TensorView<const T>> dy,
+                           const std::type_identity_t<Affine<T>>& affine, const Statistics& statistics,
+                           std::type_identity_t<TensorView<T>> dx, std::type_identity_t<TensorView<T>> dresidual,
+                           const std::type_identity_t<AffineGradients<T>>& gradients, const Execution& execution) {
   using namespace batch_norm;
-  const bool relu = options.activation == Activation::relu;
+  const bool active = options.activation != Activation::none;
   Checks checks("batch_norm_backward");
   check_options(checks, options).tensor("x", x);
-  checks.like("y", y, x, /*optional=*/!relu || dresidual.data == nullptr).like("dy", dy, x).like("dx", dx, x);
+  checks.like("y", y, x, /*optional=*/!active || dresidual.data == nullptr).like("dy", dy, x).like("dx", dx, x);
   checks.like("dresidual", dresidual, x, true);
-  check_statistics(checks, statistics).workspace(execution, batch_norm_workspace_bytes(x.shape, x.layout));
+  check_statistics(checks, statistics).workspace(execution, batch_norm_workspace_bytes<T>(x.shape, x.layout));
+  checks.require(
+      y.data == nullptr || (options.activation != Activation::silu && options.activation != Activation::gelu),
+      "y is given", "no y, which tells nothing of silu's and gelu's slope");
   if (!checks.ok()) return checks.status();
 
   const Geometry g(x.shape, x.layout);
   if (g.values == 0) {  // sums over nothing
-    if (gradients.gamma != nullptr) std::fill_n(gradients.gamma, g.channels, 0.0F);
-    if (gradients.beta != nullptr) std::fill_n(gradients.beta, g.channels, 0.0F);
+    if (gradients.gamma != nullptr) std::fill_n(gradients.gamma, g.channels, Parameter<T>{0});
+    if (gradients.beta != nullptr) std::fill_n(gradients.beta, g.channels, Parameter<T>{0});
     return {};
   }
-  const Memory memory(execution, scratch_bytes(g));
+  const Memory memory(execution, scratch_bytes<T>(g));
   Workspace workspace(memory.base());
-  const Scratch scratch(g, workspace);
-  const ForwardChannels forward(options, affine, statistics.mean, statistics.variance);
-  const BackwardChannels channels(forward, gradients, g.values);
-  const Mask mask = !relu ? Mask::none : y.data != nullptr ? Mask::output : Mask::input;
-  const BackwardTensors tensors{x.data, y.data, dy.data, dx.data, dresidual.data, mask, false};
+  const Scratch<T> scratch(g, workspace);
+  const ForwardChannels<T> forward(options.epsilon, affine, statistics.mean, statistics.variance);
+  const BackwardChannels<T> channels(forward, gradients, g.values);
+  const kernels::Backward<T> tensors{x.data, y.data, dy.data, nullptr, dx.data, dresidual.data, options.activation,
+                                     false};
   const Workers workers = workers_for(g, execution);
   if (g.columns()) {
-    Columns(g, scratch, workers).differentiate(tensors, channels);
+    Columns<T>(g, scratch, workers).differentiate(tensors, channels);
   } else {
-    Segments(g, scratch, workers).differentiate(tensors, channels);
+    Segments<T>(g, scratch, workers).differentiate(tensors, channels);
   }
   return {};
 }
+
+// The four element types.
+#define EQUINORM_INSTANTIATE(T)                                                                                       \
+  template std::size_t batch_norm_workspace_bytes<T>(const Shape&, Layout);                                           \
+  template Status batch_norm_forward<T>(const BatchNormOptions&, TensorView<const T>, const Affine<T>&,               \
+                                        TensorView<const T>, TensorView<T>, const Statistics&, RunningStatistics<T>*, \
+                                        const Execution&);                                                            \
+  template Status batch_norm_inference<T>(const BatchNormOptions&, TensorView<const T>, const Affine<T>&,             \
+                                          const Parameter<T>*, const Parameter<T>*, TensorView<const T>,              \
+                                          TensorView<T>, const Execution&);                                           \
+  template Status batch_norm_backward<T>(const BatchNormOptions&, TensorView<const T>, TensorView<const T>,           \
+                                         TensorView<const T>, const Affine<T>&, const Statistics&, TensorView<T>,     \
+                                         TensorView<T>, const AffineGradients<T>&, const Execution&);
+EQUINORM_INSTANTIATE(float)
+EQUINORM_INSTANTIATE(double)
+EQUINORM_INSTANTIATE(bfloat16)
+EQUINORM_INSTANTIATE(float16)
+#undef EQUINORM_INSTANTIATE
 
 }  // namespace equinorm

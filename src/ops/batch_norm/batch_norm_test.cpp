@@ -87,12 +87,13 @@ std::string describe(const Shape& shape, Layout layout) {
   return text;
 }
 
-/// The forward error bound of one element, in roundings: x − hi and − lo round relative to |d| (2), the scale once, the
-/// product, + β, + r and the final result once each. Statistics add the rounding of one difference per value (pass 2,
-/// ≤ 1 of |d| ≤ a few σ each) to the mean and twice that, relatively, to σ; all in units of the terms' magnitudes.
+/// The forward error bound of one element, in roundings. Of |γ|(|x̂| + 1): x − mean, the scale, their product, z and y
+/// once each, and the part of the shift that holds the mean's rest. Statistics add the rounding of one difference per
+/// value (≤ 1 of |d| ≤ a few σ each) to the mean and twice that, relatively, to σ; that averages out to less than one.
+/// Of |β|: the shift, z and y. Of |r|: y, and one for the reference.
 double forward_bound(double x_hat, double gamma, double beta, double residual) {
   const double scaled = std::abs(gamma) * (std::abs(x_hat) + 1);
-  return kUnit * (6 * scaled + 2 * std::abs(beta) + 2 * std::abs(residual)) + 0x1p-149;
+  return kUnit * (6 * scaled + 3 * std::abs(beta) + 2 * std::abs(residual)) + 0x1p-149;
 }
 
 void expect_forward(const Call& call, const std::string& what) {
@@ -408,7 +409,7 @@ struct Running {
     statistics = {mean.data(), variance.data(), 0, 0, options};
   }
   std::vector<float> mean, variance;
-  RunningStatistics statistics;
+  RunningStatistics<float> statistics;
 };
 
 Status forward_with(Call& call, Running& running) {
@@ -490,7 +491,7 @@ TEST(BatchNorm, BadArgumentsAreNamedAndNothingIsWritten) {
     Call call({4, 3}, Layout::channels_last, std::vector<float>(12, 1.0F));
     TensorView<const float> x = call.view<const float>(call.x.data());
     TensorView<float> y = call.view(call.y.data());
-    BatchNormStatistics statistics{call.mean.data(), call.variance.data()};
+    Statistics statistics{call.mean.data(), call.variance.data()};
     Running running(RunningOptions::torch());
     Execution execution;
     spoil(call.options, x, y, statistics, running, execution);
@@ -538,7 +539,7 @@ TEST(BatchNorm, ACallersWorkspaceChangesNothing) {
     ASSERT_TRUE(own.forward().ok());
     ASSERT_TRUE(own.backward().ok());
     Call given = own;
-    const std::size_t bytes = batch_norm_workspace_bytes(shape.shape, shape.layout);
+    const std::size_t bytes = batch_norm_workspace_bytes<float>(shape.shape, shape.layout);
     std::vector<std::byte> memory(bytes + 64 + 1, std::byte{0xAB});
     const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
     std::byte* workspace = memory.data() + (64 - address % 64) % 64;

@@ -6,8 +6,9 @@
 #include <cstdint>
 #include <numeric>
 
+#include "core/workspace.hpp"
 #include "equinorm/tensor.hpp"
-#include "ops/batch_norm/kernels.hpp"
+#include "kernels/kernels.hpp"
 
 namespace equinorm::batch_norm {
 
@@ -75,7 +76,7 @@ struct SegmentPlan {
   /// Piece i of the channels begin … end − 1 (one group, or part of it): its block, and where it starts.
   PlaneBlock block(std::size_t begin, std::size_t end, std::size_t i) const {
     const std::size_t first = i / pieces_of_a_plane * samples, offset = i % pieces_of_a_plane * length;
-    return {std::min(samples, g.samples - first), g.channels * g.inner, end - begin,
+    return {std::min(samples, g.samples - first), g.channels * g.inner, end - begin, g.inner,
             std::min(length, g.inner - offset)};
   }
   std::size_t offset(std::size_t begin, std::size_t i) const {
@@ -96,25 +97,8 @@ struct SegmentPlan {
   std::size_t pieces_of_a_plane, pieces, parts;
 };
 
-/// Hands out aligned pieces of a workspace; with no workspace it only counts.
-class Workspace {
- public:
-  explicit Workspace(void* base = nullptr) : base_(static_cast<std::byte*>(base)) {}
-
-  template <class T>
-  T* take(std::size_t count) {
-    T* piece = base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + used_);
-    used_ += (count * sizeof(T) + 63) / 64 * 64;
-    return piece;
-  }
-  std::size_t used() const { return used_; }
-
- private:
-  std::byte* base_;
-  std::size_t used_ = 0;
-};
-
 /// Everything that a call keeps in its workspace.
+template <class T>
 struct Scratch {
   Scratch(const Geometry& g, Workspace& workspace) {
     const bool columns = g.columns();
@@ -122,22 +106,21 @@ struct Scratch {
     const std::size_t partials = columns ? ColumnPlan(g).chunks + 1 : SegmentPlan(g).parts;
     first = workspace.take<double>(partials * width);
     second = workspace.take<double>(partials * width);
-    for (float** array : {&mean_hi, &mean_lo, &scale, &shift, &g_hi, &g_lo, &slope}) {
-      *array = workspace.take<float>(width);
-    }
+    for (Parameter<T>** array : {&mean, &scale, &shift, &offset, &slope}) *array = workspace.take<Parameter<T>>(width);
   }
 
-  Coefficients coefficients() const { return {mean_hi, mean_lo, scale, shift, g_hi, g_lo, slope}; }
+  kernels::Coefficients<T> coefficients() const { return {mean, scale, shift, offset, slope}; }
 
-  double *first, *second;  ///< [partials, width]: means and M2, or the two sums of backward
-  float *mean_hi, *mean_lo, *scale, *shift, *g_hi, *g_lo, *slope;  ///< [width]
+  double *first, *second;                              ///< [partials, width]: means and M2, or the two sums of backward
+  Parameter<T>*mean, *scale, *shift, *offset, *slope;  ///< [width]
 };
 
 /// From this size on (bytes) an output is written around the caches: it would push out what is still to be read.
 inline constexpr std::size_t kStreamBytes = 8 << 20;
 
-inline bool streams(const Geometry& g, const float* out, std::size_t stride) {
-  return g.elements * sizeof(float) >= kStreamBytes && stride % 16 == 0 &&
+template <class T>
+bool streams(const Geometry& g, const T* out, std::size_t stride) {
+  return g.elements * sizeof(T) >= kStreamBytes && stride * sizeof(T) % 64 == 0 &&
          reinterpret_cast<std::uintptr_t>(out) % 64 == 0;
 }
 

@@ -7,24 +7,24 @@
 #include <cstddef>
 
 #include "ops/batch_norm/channels.hpp"
-#include "ops/batch_norm/kernels.hpp"
 #include "ops/batch_norm/plan.hpp"
 #include "parallel/parallel_for.hpp"
 
 namespace equinorm::batch_norm {
 
+template <class T>
 class Segments {
  public:
-  Segments(const Geometry& g, const Scratch& scratch, const Workers& workers)
+  Segments(const Geometry& g, const Scratch<T>& scratch, Workers workers)
       : g_(g), p_(g), s_(scratch), workers_(workers) {}
 
   /// Statistics, then y. A group that is not cut is normalized at once, from the caches.
-  void forward(ForwardTensors t, const BatchNormStatistics& out, const ForwardChannels& channels) const {
+  void forward(kernels::Forward<T> t, const Statistics& out, const ForwardChannels<T>& channels) const {
     t.stream = streams(g_, t.y, g_.inner);
     for_each_part([&](const Part& part) {
       std::array<Moments, kMaxPlaneChannels> moments{}, of_piece{};
       for (std::size_t i = part.first_piece; i < part.end_piece; ++i) {
-        plane_moments(t.x + p_.offset(part.begin, i), p_.block(part.begin, part.end, i), of_piece.data());
+        run_.plane_moments(t.x + p_.offset(part.begin, i), p_.block(part.begin, part.end, i), of_piece.data());
         for (std::size_t c = part.begin; c < part.end; ++c) moments[c - part.begin].merge(of_piece[c - part.begin]);
       }
       for (std::size_t c = part.begin; c < part.end; ++c) {
@@ -39,20 +39,20 @@ class Segments {
     for_each_part([&](const Part& part) { normalize_part(part, t, channels); });
   }
 
-  void normalize(ForwardTensors t, const ForwardChannels& channels) const {
+  void normalize(kernels::Forward<T> t, const ForwardChannels<T>& channels) const {
     t.stream = streams(g_, t.y, g_.inner);
     for (std::size_t c = 0; c < g_.channels; ++c) channels.write(c, s_, c);
     for_each_part([&](const Part& part) { normalize_part(part, t, channels); });
   }
 
-  void differentiate(BackwardTensors t, const BackwardChannels& channels) const {
+  void differentiate(kernels::Backward<T> t, const BackwardChannels<T>& channels) const {
     t.stream = streams(g_, t.dx, g_.inner);
     for (std::size_t c = 0; c < g_.channels; ++c) channels.forward().write(c, s_, c);
     for_each_part([&](const Part& part) {
       std::array<double, kMaxPlaneChannels> sum{}, dot{};
       for (std::size_t i = part.first_piece; i < part.end_piece; ++i) {
-        plane_dots(t.at(p_.offset(part.begin, i)), p_.block(part.begin, part.end, i), s_.coefficients().at(part.begin),
-                   sum.data(), dot.data());
+        run_.plane_dots(t.at(p_.offset(part.begin, i)), p_.block(part.begin, part.end, i),
+                        s_.coefficients().at(part.begin), sum.data(), dot.data());
       }
       for (std::size_t c = part.begin; c < part.end; ++c) {
         s_.first[at(c, part.index)] = sum[c - part.begin];
@@ -94,7 +94,7 @@ class Segments {
     return values;
   }
 
-  void finish_statistics(std::size_t c, const BatchNormStatistics& out, const ForwardChannels& channels) const {
+  void finish_statistics(std::size_t c, const Statistics& out, const ForwardChannels<T>& channels) const {
     Moments moments;
     for (std::size_t part = 0; part < p_.parts; ++part) {
       const auto count = static_cast<double>(p_.parts == 1 ? g_.values : values_of_part(part));
@@ -105,7 +105,7 @@ class Segments {
     channels.write(c, s_, c);
   }
 
-  void finish_gradients(std::size_t c, const BackwardTensors& t, const BackwardChannels& channels) const {
+  void finish_gradients(std::size_t c, const kernels::Backward<T>& t, const BackwardChannels<T>& channels) const {
     double sum = 0, dot = 0;
     if (channels.forward().needs_care(c)) {
       careful_dots(g_, c, t, channels.forward().channel(c), &sum, &dot);
@@ -114,7 +114,7 @@ class Segments {
         sum += s_.first[at(c, part)];
         dot += s_.second[at(c, part)];
       }
-      dot -= sum * static_cast<double>(s_.mean_lo[c]);
+      dot -= sum * channels.forward().mean_rest(c);
     }
     channels.write_parameters(c, sum, dot);
     channels.write(c, sum, dot, s_, c);
@@ -122,15 +122,16 @@ class Segments {
     s_.second[at(c, 0)] = dot;
   }
 
-  /// Calls ordinary(begin, end) for the channels of a part, all at once, or one by one where careful(c) must take some.
-  template <class Ordinary, class Careful>
-  void with_care(const Part& part, const ForwardChannels& channels, const Ordinary& ordinary,
+  /// Calls ordinary(begin, end) for the channels of a part, all at once, or one by one where careful(c) must take those
+  /// that need it.
+  template <class NeedsCare, class Ordinary, class Careful>
+  void with_care(const Part& part, const NeedsCare& needs_care, const Ordinary& ordinary,
                  const Careful& careful) const {
     bool care = false;
-    for (std::size_t c = part.begin; c < part.end; ++c) care = care || channels.needs_care(c);
+    for (std::size_t c = part.begin; c < part.end; ++c) care = care || needs_care(c);
     if (!care) return ordinary(part.begin, part.end);
     for (std::size_t c = part.begin; c < part.end; ++c) {
-      if (!channels.needs_care(c)) {
+      if (!needs_care(c)) {
         ordinary(c, c + 1);
       } else if (part.index == 0) {
         careful(c);
@@ -138,23 +139,23 @@ class Segments {
     }
   }
 
-  void normalize_part(const Part& part, const ForwardTensors& t, const ForwardChannels& channels) const {
+  void normalize_part(const Part& part, const kernels::Forward<T>& t, const ForwardChannels<T>& channels) const {
     with_care(
-        part, channels,
+        part, [&](std::size_t c) { return channels.needs_care(c); },
         [&](std::size_t begin, std::size_t end) {
           for (std::size_t i = part.end_piece; i-- > part.first_piece;) {
-            normalize_planes(t.at(p_.offset(begin, i)), p_.block(begin, end, i), s_.coefficients().at(begin));
+            run_.normalize_planes(t.at(p_.offset(begin, i)), p_.block(begin, end, i), s_.coefficients().at(begin));
           }
         },
         [&](std::size_t c) { careful_normalize(g_, c, t, channels.channel(c)); });
   }
 
-  void differentiate_part(const Part& part, const BackwardTensors& t, const BackwardChannels& channels) const {
+  void differentiate_part(const Part& part, const kernels::Backward<T>& t, const BackwardChannels<T>& channels) const {
     with_care(
-        part, channels.forward(),
+        part, [&](std::size_t c) { return channels.needs_care(c, s_.first[at(c, 0)], s_.second[at(c, 0)]); },
         [&](std::size_t begin, std::size_t end) {
           for (std::size_t i = part.end_piece; i-- > part.first_piece;) {
-            gradient_planes(t.at(p_.offset(begin, i)), p_.block(begin, end, i), s_.coefficients().at(begin));
+            run_.gradient_planes(t.at(p_.offset(begin, i)), p_.block(begin, end, i), s_.coefficients().at(begin));
           }
         },
         [&](std::size_t c) {
@@ -164,8 +165,9 @@ class Segments {
 
   const Geometry& g_;
   SegmentPlan p_;
-  const Scratch& s_;
+  const Scratch<T>& s_;
   Workers workers_;
+  const kernels::Kernels<T>& run_ = kernels::get<T>();
 };
 
 }  // namespace equinorm::batch_norm

@@ -1,0 +1,168 @@
+// One vector of each elementwise pass. `count` is Lanes(d) for a whole vector; fewer are loaded and stored alone.
+#if defined(EQUINORM_ELEMENTWISE_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef EQUINORM_ELEMENTWISE_INL_HPP
+#undef EQUINORM_ELEMENTWISE_INL_HPP
+#else
+#define EQUINORM_ELEMENTWISE_INL_HPP
+#endif
+
+#include <hwy/highway.h>
+
+#include "kernels/kernels.hpp"
+#include "simd/activation-inl.hpp"
+#include "simd/elements-inl.hpp"
+#include "simd/simd-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace equinorm {
+namespace HWY_NAMESPACE {
+
+using kernels::Backward;
+using kernels::Coefficients;
+using kernels::Forward;
+
+template <auto value>
+using Static = std::integral_constant<decltype(value), value>;
+
+/// Calls f with a compile-time true or false.
+template <class F>
+HWY_INLINE void WithBool(bool value, const F& f) {
+  if (value) {
+    f(Static<true>());
+  } else {
+    f(Static<false>());
+  }
+}
+
+/// How the activation is compiled in: the two that nets are full of on their own, the others by a switch.
+enum class Gate { none, relu, any };
+
+/// Calls f(gate, residual, stream) for a forward pass, with compile-time values.
+template <class T, class F>
+HWY_INLINE void WithForward(const Forward<T>& t, const F& f) {
+  const auto with_gate = [&](auto gate) HWY_ATTR {
+    WithBool(t.residual != nullptr, [&](auto residual) HWY_ATTR {
+      WithBool(t.stream, [&](auto stream) HWY_ATTR { f(gate, residual, stream); });
+    });
+  };
+  switch (t.activation) {
+    case Activation::none:
+      return with_gate(Static<Gate::none>());
+    case Activation::relu:
+      return with_gate(Static<Gate::relu>());
+    default:
+      return with_gate(Static<Gate::any>());
+  }
+}
+
+/// Calls f(gate, from_output) for a pass that needs g.
+template <class T, class F>
+HWY_INLINE void WithGate(const Backward<T>& t, const F& f) {
+  switch (t.activation) {
+    case Activation::none:
+      return f(Static<Gate::none>(), Static<false>());
+    case Activation::relu:
+      return WithBool(t.y != nullptr, [&](auto output) HWY_ATTR { f(Static<Gate::relu>(), output); });
+    default:
+      return WithBool(t.y != nullptr, [&](auto output) HWY_ATTR { f(Static<Gate::any>(), output); });
+  }
+}
+
+/// Calls f(gate, from_output, residual, stream) for the pass that writes dx.
+template <class T, class F>
+HWY_INLINE void WithBackward(const Backward<T>& t, const F& f) {
+  WithGate(t, [&](auto gate, auto output) HWY_ATTR {
+    WithBool(t.dresidual != nullptr, [&](auto residual) HWY_ATTR {
+      WithBool(t.stream, [&](auto stream) HWY_ATTR { f(gate, output, residual, stream); });
+    });
+  });
+}
+
+/// Coefficients of the columns from c on, or of channel c for all lanes.
+struct PerColumn {
+  template <class D>
+  static HWY_INLINE hn::Vec<D> Get(D d, const hn::TFromD<D>* p, std::size_t c) {
+    return hn::LoadU(d, p + c);
+  }
+};
+struct PerChannel {
+  template <class D>
+  static HWY_INLINE hn::Vec<D> Get(D d, const hn::TFromD<D>* p, std::size_t c) {
+    return hn::Set(d, p[c]);
+  }
+};
+
+/// What makes z of x − mean.
+template <class D>
+struct Normalizer {
+  template <class Get, class T>
+  HWY_INLINE Normalizer(Get, D d, const Coefficients<T>& k, std::size_t c)
+      : mean(Get::Get(d, k.mean, c)), scale(Get::Get(d, k.scale, c)), shift(Get::Get(d, k.shift, c)) {}
+
+  HWY_INLINE hn::Vec<D> Affine(hn::Vec<D> difference) const { return hn::Add(hn::Mul(difference, scale), shift); }
+
+  hn::Vec<D> mean, scale, shift;
+};
+
+template <class D>
+struct Differentiator : Normalizer<D> {
+  template <class Get, class T>
+  HWY_INLINE Differentiator(Get get, D d, const Coefficients<T>& k, std::size_t c)
+      : Normalizer<D>(get, d, k, c), offset(Get::Get(d, k.offset, c)), slope(Get::Get(d, k.slope, c)) {}
+
+  hn::Vec<D> offset, slope;
+};
+
+template <Gate kGate, bool kResidual, bool kStream, class T, class D>
+HWY_INLINE void NormalizeVector(D d, const Forward<T>& t, std::size_t at, std::size_t count, const Normalizer<D>& n) {
+  auto z = n.Affine(hn::Sub(LoadCount(d, t.x + at, count), n.mean));
+  if constexpr (kResidual) z = hn::Add(z, LoadCount(d, t.residual + at, count));
+  if constexpr (kGate == Gate::relu) z = Activate(d, Activation::relu, z);
+  if constexpr (kGate == Gate::any) z = Activate(d, t.activation, z);
+  StoreCount<kStream>(z, d, t.y + at, count);
+}
+
+/// g, where x − mean = difference. z is computed again, to the same bits as in forward.
+template <Gate kGate, bool kOutput, class T, class D>
+HWY_INLINE hn::Vec<D> GatedGradient(D d, const Backward<T>& t, std::size_t at, std::size_t count, hn::Vec<D> difference,
+                                    const Normalizer<D>& n) {
+  const auto dy = LoadCount(d, t.dy + at, count);
+  if constexpr (kGate == Gate::none) {
+    return dy;
+  } else {
+    const Activation activation = kGate == Gate::relu ? Activation::relu : t.activation;
+    if constexpr (kOutput) {
+      return ActivationGradient(d, activation, dy, LoadCount(d, t.y + at, count));
+    } else {
+      return ActivationGradient(d, activation, dy, n.Affine(difference));
+    }
+  }
+}
+
+/// The same for a whole vector, widened.
+template <Gate kGate, bool kOutput, class Get, class T, class D>
+HWY_INLINE Widened<D> WidenedGradient(Get get, D d, const Backward<T>& t, std::size_t at, hn::Vec<D> difference,
+                                      const Coefficients<T>& k, std::size_t c) {
+  if constexpr (kGate == Gate::none) {
+    return Widened<D>(t.dy + at);
+  } else {
+    return Widened<D>(GatedGradient<kGate, kOutput>(d, t, at, hn::Lanes(d), difference, Normalizer<D>(get, d, k, c)));
+  }
+}
+
+template <Gate kGate, bool kOutput, bool kResidual, bool kStream, class T, class D>
+HWY_INLINE void GradientVector(D d, const Backward<T>& t, std::size_t at, std::size_t count,
+                               const Differentiator<D>& n) {
+  const auto difference = hn::Sub(LoadCount(d, t.x + at, count), n.mean);
+  const auto g = GatedGradient<kGate, kOutput>(d, t, at, count, difference, n);
+  auto dx = hn::Sub(hn::Sub(hn::Mul(g, n.scale), n.offset), hn::Mul(difference, n.slope));
+  if (t.dsum != nullptr) dx = hn::Add(dx, LoadCount(d, t.dsum + at, count));
+  if constexpr (kResidual) StoreCount<kStream>(g, d, t.dresidual + at, count);
+  StoreCount<kStream>(dx, d, t.dx + at, count);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace equinorm
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,35 @@
+// The kernels for float16.
+#include "kernels/kernels.hpp"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/float16.cpp"
+#include <hwy/foreach_target.h>  // compiles what follows once per instruction set
+#include <hwy/highway.h>
+
+#include "kernels/table-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace equinorm {
+namespace HWY_NAMESPACE {
+namespace {
+const kernels::Kernels<float16>* Table() {
+  return TableOf<float16>();
+}
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace equinorm
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace equinorm {
+namespace {
+HWY_EXPORT(Table);
+}  // namespace
+
+template <>
+const kernels::Kernels<float16>& kernels::get<float16>() {
+  return *HWY_DYNAMIC_DISPATCH(Table)();
+}
+
+}  // namespace equinorm
+#endif

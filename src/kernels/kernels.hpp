@@ -1,0 +1,97 @@
+// The kernels of all normalizations: pure functions of (arguments, one block) in two families, for every element type,
+// dispatched to the best instruction set of the machine.
+//
+//   z  = (x − mean)·scale + shift (+ residual)       y  = act(z)
+//   g  = dy·act'(z)                                  dx = (g·scale − offset) − (x − mean)·slope (+ dsum)
+//
+// mean is the statistic's upper part in the type of computing; what it lacks to the double lies in shift and offset.
+// Columns: one set of coefficients for each column of a matrix. Planes: one for each channel's segments.
+#pragma once
+
+#include <cstddef>
+
+#include "equinorm/norm.hpp"
+#include "reduce/blocks.hpp"
+#include "reduce/moments.hpp"
+
+namespace equinorm::kernels {
+
+/// Pointers to one value per column or channel.
+template <class T>
+struct Coefficients {
+  using P = Parameter<T>;
+  const P* mean = nullptr;
+  const P* scale = nullptr;  ///< γ/√(σ² + ε)
+  const P* shift = nullptr;  ///< β − (μ − mean)·scale
+  // Backward alone:
+  const P* offset = nullptr;
+  const P* slope = nullptr;
+
+  Coefficients at(std::size_t i) const {
+    const auto move = [i](const P* p) { return p == nullptr ? nullptr : p + i; };
+    return {mean + i, scale + i, shift + i, move(offset), move(slope)};
+  }
+};
+
+template <class T>
+struct Forward {
+  const T* x;
+  const T* residual;  ///< or nullptr
+  T* y;
+  Activation activation;
+  bool stream;  ///< write around the caches; y and stride are multiples of 64 bytes
+
+  Forward at(std::size_t i) const {
+    return {x + i, residual == nullptr ? nullptr : residual + i, y + i, activation, stream};
+  }
+};
+
+template <class T>
+struct Backward {
+  const T* x;
+  const T* y;  ///< act(z), whose sign is z's: or nullptr, and z is computed again
+  const T* dy;
+  const T* dsum;  ///< or nullptr
+  T* dx;
+  T* dresidual;  ///< g; or nullptr
+  Activation activation;
+  bool stream;
+
+  Backward at(std::size_t i) const {
+    const auto move = [i](auto* p) { return p == nullptr ? nullptr : p + i; };
+    return {x + i, move(y), dy + i, move(dsum), dx + i, move(dresidual), activation, stream};
+  }
+};
+
+/// The kernels for elements of T, in one instruction set.
+template <class T>
+struct Kernels {
+  /// Takes the moments of a block into mean and m2 ([columns]), those of `count` rows before it.
+  void (*column_moments)(const T* x, const Block& block, std::size_t count, double* mean, double* m2);
+  void (*normalize_columns)(const Forward<T>& tensors, const Block& block, const Coefficients<T>& coefficients);
+  /// Adds Σg and Σ g·(x − mean) per column to sum and dot.
+  void (*column_dots)(const Backward<T>& tensors, const Block& block, const Coefficients<T>& coefficients, double* sum,
+                      double* dot);
+  void (*gradient_columns)(const Backward<T>& tensors, const Block& block, const Coefficients<T>& coefficients);
+
+  // The same for planes; results and coefficients are [channels].
+  void (*plane_moments)(const T* x, const PlaneBlock& block, Moments* moments);
+  void (*normalize_planes)(const Forward<T>& tensors, const PlaneBlock& block, const Coefficients<T>& coefficients);
+  void (*plane_dots)(const Backward<T>& tensors, const PlaneBlock& block, const Coefficients<T>& coefficients,
+                     double* sum, double* dot);
+  void (*gradient_planes)(const Backward<T>& tensors, const PlaneBlock& block, const Coefficients<T>& coefficients);
+};
+
+/// The kernels for T in the instruction set of this machine, or the one that is forced.
+template <class T>
+const Kernels<T>& get();
+template <>
+const Kernels<float>& get<float>();
+template <>
+const Kernels<double>& get<double>();
+template <>
+const Kernels<bfloat16>& get<bfloat16>();
+template <>
+const Kernels<float16>& get<float16>();
+
+}  // namespace equinorm::kernels

@@ -1,0 +1,83 @@
+// The segment family: kernels over the planes of some channels, coefficients per channel.
+#if defined(EQUINORM_KERNELS_PLANES_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef EQUINORM_KERNELS_PLANES_INL_HPP
+#undef EQUINORM_KERNELS_PLANES_INL_HPP
+#else
+#define EQUINORM_KERNELS_PLANES_INL_HPP
+#endif
+
+#include "kernels/elementwise-inl.hpp"
+#include "reduce/segments-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace equinorm {
+namespace HWY_NAMESPACE {
+
+/// Calls body(offset, count) for the vectors of a plane that begins at `begin`.
+template <class D, class Body>
+HWY_INLINE void ForEachVector(D d, std::size_t begin, std::size_t length, const Body& body) {
+  const std::size_t lanes = hn::Lanes(d);
+  std::size_t i = 0;
+  for (; i + lanes <= length; i += lanes) body(begin + i, lanes);
+  if (i < length) body(begin + i, length - i);
+}
+
+template <class T>
+void NormalizePlanes(const Forward<T>& tensors, const PlaneBlock& block, const Coefficients<T>& coefficients) {
+  WithForward(tensors, [&](auto gate, auto residual, auto stream) HWY_ATTR {
+    using D = Tag<T>;
+    const Forward<T> t = tensors;
+    const Coefficients<T> k = coefficients;
+    const auto [samples, stride, channels, spacing, length] = block;
+    for (std::size_t s = 0; s < samples; ++s) {
+      for (std::size_t c = 0; c < channels; ++c) {
+        const Normalizer<D> normalizer(PerChannel(), D(), k, c);
+        ForEachVector(D(), s * stride + c * spacing, length, [&](std::size_t at, std::size_t count) HWY_ATTR {
+          NormalizeVector<gate, residual, stream>(D(), t, at, count, normalizer);
+        });
+      }
+    }
+  });
+}
+
+template <class T>
+void PlaneDotSums(const Backward<T>& tensors, const PlaneBlock& block, const Coefficients<T>& coefficients, double* sum,
+                  double* dot) {
+  WithGate(tensors, [&](auto gate, auto output) HWY_ATTR {
+    using D = Tag<T>;
+    const Backward<T> t = tensors;
+    const Coefficients<T> k = coefficients;
+    const auto gradient = [&](std::size_t at, std::size_t c, auto difference) HWY_ATTR {
+      PrefetchSegment(t.dy + at, block.length);
+      return WidenedGradient<gate, output>(PerChannel(), D(), t, at, difference, k, c);
+    };
+    const auto last = [&](std::size_t at, std::size_t c, std::size_t count, auto difference) HWY_ATTR {
+      return GatedGradient<gate, output>(D(), t, at, count, difference, Normalizer<D>(PerChannel(), D(), k, c));
+    };
+    PlaneDots(t.x, block, k.mean, gradient, last, sum, dot);
+  });
+}
+
+template <class T>
+void GradientPlanes(const Backward<T>& tensors, const PlaneBlock& block, const Coefficients<T>& coefficients) {
+  WithBackward(tensors, [&](auto gate, auto output, auto residual, auto stream) HWY_ATTR {
+    using D = Tag<T>;
+    const Backward<T> t = tensors;
+    const Coefficients<T> k = coefficients;
+    const auto [samples, stride, channels, spacing, length] = block;
+    for (std::size_t s = 0; s < samples; ++s) {
+      for (std::size_t c = 0; c < channels; ++c) {
+        const Differentiator<D> differentiator(PerChannel(), D(), k, c);
+        ForEachVector(D(), s * stride + c * spacing, length, [&](std::size_t at, std::size_t count) HWY_ATTR {
+          GradientVector<gate, output, residual, stream>(D(), t, at, count, differentiator);
+        });
+      }
+    }
+  });
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace equinorm
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,20 @@
+// The pieces of tensors that kernels work on: all that one call sees.
+#pragma once
+
+#include <cstddef>
+
+namespace equinorm {
+
+/// Columns: a matrix [rows, columns], rows `stride` elements apart.
+struct Block {
+  std::size_t rows, stride, columns;
+};
+
+/// Segments: `samples` of them for each of `channels` ≤ kMaxPlaneChannels channels, `length` elements each. Samples are
+/// `stride` elements apart; within a sample, channels are `spacing` apart.
+struct PlaneBlock {
+  std::size_t samples, stride, channels, spacing, length;
+};
+inline constexpr std::size_t kMaxPlaneChannels = 32;
+
+}  // namespace equinorm

@@ -1,0 +1,184 @@
+// Elements in memory and the vectors they are computed in: double as double, everything else as float. Conversions are
+// exact on the way in and rounded to nearest, ties to even, on the way out; the same bits on every instruction set.
+#if defined(EQUINORM_ELEMENTS_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef EQUINORM_ELEMENTS_INL_HPP
+#undef EQUINORM_ELEMENTS_INL_HPP
+#else
+#define EQUINORM_ELEMENTS_INL_HPP
+#endif
+
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "equinorm/types.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace equinorm {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+/// Vectors that elements of T are computed in.
+template <class T>
+using Tag = hn::ScalableTag<Parameter<T>>;
+
+/// Whether the instruction set converts binary16 by itself.
+#if HWY_ARCH_X86
+inline constexpr bool kHasFloat16 = HWY_TARGET <= HWY_AVX2;
+#else
+inline constexpr bool kHasFloat16 = HWY_TARGET != HWY_SCALAR && HWY_ARCH_ARM_A64;
+#endif
+
+template <class D, class V>
+HWY_INLINE hn::Vec<D> FromBFloat16(D d, V bits) {  // bits in the low halves
+  return hn::BitCast(d, hn::ShiftLeft<16>(bits));
+}
+
+/// Rounded to nearest even: half of the last place kept, less one unless that place is odd, is added before the cut.
+template <class D>
+HWY_INLINE auto ToBFloat16(D, hn::Vec<D> v) {
+  const hn::RebindToUnsigned<D> du;
+  const auto bits = hn::BitCast(du, v);
+  const auto high = hn::ShiftRight<16>(bits);
+  const auto odd = hn::And(high, hn::Set(du, 1U));
+  const auto rounded = hn::ShiftRight<16>(hn::Add(hn::Add(bits, hn::Set(du, 0x7FFFU)), odd));
+  const auto quiet = hn::Or(high, hn::Set(du, 0x40U));
+  return hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(v)), quiet, rounded);
+}
+
+/// The fraction and exponent of a half, moved to where a float has them, are its value over 2^112, also if denormal.
+template <class D, class V>
+HWY_INLINE hn::Vec<D> FromFloat16(D d, V half) {  // bits in the low halves
+  const hn::RebindToUnsigned<D> du;
+  const auto sign = hn::ShiftLeft<16>(hn::And(half, hn::Set(du, 0x8000U)));
+  const auto magnitude = hn::ShiftLeft<13>(hn::And(half, hn::Set(du, 0x7FFFU)));
+  const auto value = hn::Mul(hn::BitCast(d, magnitude), hn::Set(d, 0x1p112F));
+  const auto special = hn::Ge(value, hn::Set(d, 65536.0F));  // infinity, NaN
+  const auto nan = hn::Gt(value, hn::Set(d, 65536.0F));
+  auto bits = hn::BitCast(du, value);
+  bits = hn::Or(bits, hn::IfThenElseZero(hn::RebindMask(du, special), hn::Set(du, 0x7F800000U)));
+  bits = hn::Or(bits, hn::IfThenElseZero(hn::RebindMask(du, nan), hn::Set(du, 0x00400000U)));
+  return hn::BitCast(d, hn::Or(bits, sign));
+}
+
+/// Adding a power of two 13 binary places above the value's own lets the adder round to the fraction of a half.
+template <class D>
+HWY_INLINE auto ToFloat16(D d, hn::Vec<D> v) {
+  const hn::RebindToUnsigned<D> du;
+  const auto bits = hn::BitCast(du, v);
+  const auto sign = hn::And(bits, hn::Set(du, 0x80000000U));
+  const auto magnitude = hn::Xor(bits, sign);
+  // Too large becomes infinity; the exponent of what is small is that of the smallest normal half, 2^-14.
+  const auto scaled = hn::Mul(hn::Mul(hn::BitCast(d, magnitude), hn::Set(d, 0x1p112F)), hn::Set(d, 0x1p-110F));
+  const auto exponent = hn::Max(hn::And(magnitude, hn::Set(du, 0x7F800000U)), hn::Set(du, 113U << 23));
+  const auto anchor = hn::BitCast(d, hn::Add(exponent, hn::Set(du, 15U << 23)));
+  const auto sum = hn::BitCast(du, hn::Add(anchor, scaled));
+  const auto finite =
+      hn::Add(hn::And(hn::ShiftRight<13>(sum), hn::Set(du, 0x7C00U)), hn::And(sum, hn::Set(du, 0xFFFU)));
+  const auto nan = hn::Or(hn::ShiftRight<13>(hn::And(magnitude, hn::Set(du, 0x007FFFFFU))), hn::Set(du, 0x7E00U));
+  const auto half = hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(v)), nan, finite);
+  return hn::Or(half, hn::ShiftRight<16>(sign));
+}
+
+/// Lanes(d) elements at p.
+template <class D>
+HWY_INLINE hn::Vec<D> LoadElements(D d, const hn::TFromD<D>* HWY_RESTRICT p) {
+  return hn::LoadU(d, p);
+}
+template <class D>
+HWY_INLINE hn::Vec<D> LoadElements(D d, const bfloat16* HWY_RESTRICT p) {
+  const hn::Rebind<std::uint16_t, D> d16;
+  const auto bits = hn::LoadU(d16, reinterpret_cast<const std::uint16_t*>(p));
+  return FromBFloat16(d, hn::PromoteTo(hn::RebindToUnsigned<D>(), bits));
+}
+template <class D>
+HWY_INLINE hn::Vec<D> LoadElements(D d, const float16* HWY_RESTRICT p) {
+  if constexpr (kHasFloat16) {
+    return hn::PromoteTo(d, hn::LoadU(hn::Rebind<hwy::float16_t, D>(), reinterpret_cast<const hwy::float16_t*>(p)));
+  } else {
+    const hn::Rebind<std::uint16_t, D> d16;
+    const auto bits = hn::LoadU(d16, reinterpret_cast<const std::uint16_t*>(p));
+    return FromFloat16(d, hn::PromoteTo(hn::RebindToUnsigned<D>(), bits));
+  }
+}
+
+/// Rounds v and writes it to the Lanes(d) elements at p; kStream: around the caches, p aligned to the vector there.
+template <bool kStream, class D>
+HWY_INLINE void StoreElements(hn::Vec<D> v, D d, hn::TFromD<D>* HWY_RESTRICT p) {
+  if constexpr (kStream && hn::MaxLanes(D()) == hn::MaxLanes(hn::ScalableTag<hn::TFromD<D>>())) {
+    hn::Stream(v, d, p);
+  } else {
+    hn::StoreU(v, d, p);
+  }
+}
+template <bool kStream, class D, class V>
+HWY_INLINE void StoreBits(V bits, D, std::uint16_t* HWY_RESTRICT p) {
+  const hn::Rebind<std::uint16_t, D> d16;
+  const auto halves = hn::DemoteTo(d16, hn::BitCast(hn::RebindToSigned<D>(), bits));
+  if constexpr (kStream && hn::MaxLanes(d16) * sizeof(std::uint16_t) >= 16) {
+    hn::Stream(halves, d16, p);
+  } else {
+    hn::StoreU(halves, d16, p);
+  }
+}
+template <bool kStream, class D>
+HWY_INLINE void StoreElements(hn::Vec<D> v, D d, bfloat16* HWY_RESTRICT p) {
+  StoreBits<kStream>(ToBFloat16(d, v), d, reinterpret_cast<std::uint16_t*>(p));
+}
+template <bool kStream, class D>
+HWY_INLINE void StoreElements(hn::Vec<D> v, D d, float16* HWY_RESTRICT p) {
+  if constexpr (kHasFloat16) {
+    const hn::Rebind<hwy::float16_t, D> d16;
+    hn::StoreU(hn::DemoteTo(d16, v), d16, reinterpret_cast<hwy::float16_t*>(p));
+  } else {
+    StoreBits<kStream>(ToFloat16(d, v), d, reinterpret_cast<std::uint16_t*>(p));
+  }
+}
+
+/// The first `count` < Lanes(d) elements at p, the rest 0. Reads nothing behind them.
+template <class D, class T>
+HWY_INLINE hn::Vec<D> LoadFirst(D d, const T* HWY_RESTRICT p, std::size_t count) {
+  if constexpr (!HWY_MEM_OPS_MIGHT_FAULT && std::is_same_v<T, hn::TFromD<D>>) {
+    return hn::MaskedLoad(hn::FirstN(d, count), d, p);
+  } else {
+    HWY_ALIGN T buffer[hn::MaxLanes(D())] = {};
+    std::memcpy(buffer, p, std::min(count, hn::MaxLanes(D())) * sizeof(T));
+    return LoadElements(d, buffer);
+  }
+}
+
+/// Writes the first `count` < Lanes(d) lanes of v to p and nothing behind them.
+template <class D, class T>
+HWY_INLINE void StoreFirst(hn::Vec<D> v, D d, T* HWY_RESTRICT p, std::size_t count) {
+  if constexpr (!HWY_MEM_OPS_MIGHT_FAULT && std::is_same_v<T, hn::TFromD<D>>) {
+    hn::BlendedStore(v, hn::FirstN(d, count), d, p);
+  } else {
+    HWY_ALIGN T buffer[hn::MaxLanes(D())];
+    StoreElements<false>(v, d, buffer);
+    std::memcpy(p, buffer, std::min(count, hn::MaxLanes(D())) * sizeof(T));
+  }
+}
+
+/// All lanes, or the first `count` of them.
+template <class D, class T>
+HWY_INLINE hn::Vec<D> LoadCount(D d, const T* p, std::size_t count) {
+  return count == hn::Lanes(d) ? LoadElements(d, p) : LoadFirst(d, p, count);
+}
+template <bool kStream, class D, class T>
+HWY_INLINE void StoreCount(hn::Vec<D> v, D d, T* p, std::size_t count) {
+  if (count == hn::Lanes(d)) {
+    StoreElements<kStream>(v, d, p);
+  } else {
+    StoreFirst(v, d, p, count);
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace equinorm
+HWY_AFTER_NAMESPACE();
+
+#endif

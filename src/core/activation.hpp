@@ -8,7 +8,7 @@
 
 namespace equinorm {
 
-/// act(z); NaN gives NaN.
+/// act(z); NaN gives NaN, −∞ its limit.
 inline double activate(Activation activation, double z) {
   switch (activation) {
     case Activation::none:
@@ -18,9 +18,9 @@ inline double activate(Activation activation, double z) {
     case Activation::leaky_relu:
       return z < 0 ? z * static_cast<double>(kLeakySlope) : z;
     case Activation::silu:
-      return z / (1 + std::exp(-z));
+      return z == -HUGE_VAL ? 0 : z / (1 + std::exp(-z));
     case Activation::gelu:
-      return z * std::erfc(-z * std::numbers::sqrt2 / 2) / 2;
+      return z == -HUGE_VAL ? 0 : z * std::erfc(-z * std::numbers::sqrt2 / 2) / 2;
   }
   return z;
 }
@@ -35,10 +35,12 @@ inline double activation_slope(Activation activation, double z) {
     case Activation::leaky_relu:
       return z <= 0 ? static_cast<double>(kLeakySlope) : 1;
     case Activation::silu: {
+      if (std::isinf(z)) return z > 0 ? 1 : 0;
       const double sigmoid = 1 / (1 + std::exp(-z));
       return sigmoid * (1 + z * (1 - sigmoid));
     }
     case Activation::gelu: {
+      if (std::isinf(z)) return z > 0 ? 1 : 0;
       const double density = std::exp(-z * z / 2) * std::numbers::inv_sqrtpi / std::numbers::sqrt2;
       return std::erfc(-z * std::numbers::sqrt2 / 2) / 2 + z * density;
     }

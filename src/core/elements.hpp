@@ -54,6 +54,8 @@ inline float to_element<float>(double x) {
 }
 template <>
 inline bfloat16 to_element<bfloat16>(double x) {
+  // A signalling NaN cut off would be an infinity, and the compiler may take a float through double and back as it was.
+  if (std::isnan(x)) return {static_cast<std::uint16_t>(std::signbit(x) ? 0xFFC0 : 0x7FC0)};
   const double rounded = elements_detail::round_to(x, 8, -133, 0x1.FEp127);
   return {static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(static_cast<float>(rounded)) >> 16)};
 }

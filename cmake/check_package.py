@@ -30,7 +30,7 @@ with tempfile.TemporaryDirectory() as directory:
     libraries = next(prefix.rglob("libequinorm.a")).parent
     found_at_run_time = dict(os.environ, LD_LIBRARY_PATH=str(libraries))
     pkg_config = dict(os.environ, PKG_CONFIG_PATH=str(libraries / "pkgconfig"))
-    for language in ("c",):
+    for language in ("c", "cpp"):
         example = source / "examples" / language
         said = set()
         for static in (False, True):

@@ -17,7 +17,7 @@ listing = subprocess.run(["nm", "-D", "--defined-only", "-C", library], check=Tr
 for line in listing.splitlines():
     symbol = line.split(" ", 2)[2]
     of_class = re.fullmatch(r"(?:typeinfo|typeinfo name|vtable) for equinorm::(\w+)", symbol)
-    in_cpp = re.match(r"(?:[\w: ]+ )?equinorm::(\w+)(?:\[abi:\w+\])?(?:<[^()]*>)?\(", symbol)
+    in_cpp = re.match(r"(?:[\w:]+ )*equinorm::(\w+)(?:\[abi:\w+\])?(?:<[^()]*>)?\(", symbol)
     found = of_class or in_cpp or re.fullmatch(r"(equinorm_\w+)", symbol)
     exported[symbol] = found.group(1) if found else None
 

@@ -99,7 +99,13 @@ EQUINORM_API equinorm_status equinorm_set_simd_target(const char* name, char* me
 /* ---- Batch norm ------------------------------------------------------------------------------------------------- */
 
 typedef int32_t equinorm_activation;
-enum { EQUINORM_ACTIVATION_NONE = 0, EQUINORM_RELU = 1 };
+enum {
+  EQUINORM_ACTIVATION_NONE = 0,
+  EQUINORM_RELU = 1,
+  EQUINORM_LEAKY_RELU = 2, /* slope 0.01 */
+  EQUINORM_SILU = 3,
+  EQUINORM_GELU = 4 /* exact, by erf */
+};
 
 /* What is done with a batch whose statistics are not finite. */
 typedef int32_t equinorm_non_finite;
@@ -161,7 +167,8 @@ EQUINORM_API equinorm_status equinorm_batch_norm_inference(const equinorm_batch_
                                                            const equinorm_execution* execution);
 
 /* Backward of training forward; x, mean and variance are forward's. y, forward's output, is needed where an activation
- * stands over a residual. y, gamma, beta, dresidual, dgamma and dbeta may be NULL. dx may be dy or x. */
+ * stands over a residual (relu and leaky_relu only). y, gamma, beta, dresidual, dgamma and dbeta may be NULL. dx may be
+ * dy or x. */
 EQUINORM_API equinorm_status equinorm_batch_norm_backward(const equinorm_batch_norm_options* options,
                                                           const equinorm_tensor* x, const equinorm_tensor* y,
                                                           const equinorm_tensor* dy, const void* gamma,

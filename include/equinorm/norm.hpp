@@ -15,7 +15,7 @@ enum class Activation {
 };
 
 /// The slope of leaky_relu below 0, PyTorch's default.
-inline constexpr float kLeakySlope = 0.01F;
+inline constexpr double kLeakySlope = 0.01;
 
 /// γ and β; nullptr stands for all ones and all zeros.
 template <class T>

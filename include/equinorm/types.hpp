@@ -5,16 +5,18 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "equinorm/export.h"
+
 namespace equinorm {
 
 /// The upper half of an IEEE float: 8 bits of exponent, 7 of fraction. A bit pattern, without arithmetic.
-struct bfloat16 {
+struct EQUINORM_API bfloat16 {
   std::uint16_t bits = 0;
   friend bool operator==(bfloat16, bfloat16) = default;  ///< of bits: NaN equals itself, −0 differs from 0
 };
 
 /// IEEE binary16: 5 bits of exponent, 10 of fraction. A bit pattern, without arithmetic.
-struct float16 {
+struct EQUINORM_API float16 {
   std::uint16_t bits = 0;
   friend bool operator==(float16, float16) = default;  ///< of bits
 };

@@ -9,7 +9,7 @@ BatchNormOptions options_of(const equinorm_batch_norm_options* given) {
   equinorm_batch_norm_options o{};
   equinorm_batch_norm_options_init(&o, sizeof o);
   o = read_sized(given, o, "options");
-  return {o.epsilon, read_enum(o.activation, Activation::relu, "options.activation"),
+  return {o.epsilon, read_enum(o.activation, Activation::gelu, "options.activation"),
           read_enum(o.non_finite, NonFinitePolicy::propagate, "options.non_finite"),
           read_enum(o.single_value, SingleValuePolicy::allow, "options.single_value")};
 }

@@ -17,6 +17,7 @@
 #include "equinorm/execution.hpp"
 #include "equinorm/status.hpp"
 #include "equinorm/tensor.hpp"
+#include "equinorm/types.hpp"
 
 namespace equinorm::capi {
 
@@ -86,8 +87,15 @@ auto with_type(const equinorm_tensor* x, const Body& body) {
   switch (x->dtype) {
     case EQUINORM_F32:
       return body(std::type_identity<float>());
+    case EQUINORM_F64:
+      return body(std::type_identity<double>());
+    case EQUINORM_BF16:
+      return body(std::type_identity<bfloat16>());
+    case EQUINORM_F16:
+      return body(std::type_identity<float16>());
     default:
-      refuse("x has dtype " + std::to_string(x->dtype), "EQUINORM_F32", StatusCode::unsupported);
+      refuse("x has dtype " + std::to_string(x->dtype),
+             "one of EQUINORM_F32, EQUINORM_F64, EQUINORM_BF16, EQUINORM_F16", StatusCode::unsupported);
   }
 }
 
@@ -104,7 +112,7 @@ TensorView<T> read_tensor(const equinorm_tensor* tensor, const equinorm_tensor& 
            "EQUINORM_CHANNELS_LAST or EQUINORM_CHANNELS_FIRST", StatusCode::unsupported);
   }
   return {static_cast<T*>(tensor->data), Shape(std::span(tensor->extents, tensor->rank)),
-          static_cast<Layout>(tensor->layout)};
+          static_cast<Layout>(tensor->layout), tensor->row_stride};
 }
 
 /// The threads that the caller of C brings.

@@ -16,7 +16,7 @@ inline double activate(Activation activation, double z) {
     case Activation::relu:
       return z < 0 ? 0 : z;
     case Activation::leaky_relu:
-      return z < 0 ? z * static_cast<double>(kLeakySlope) : z;
+      return z < 0 ? z * kLeakySlope : z;
     case Activation::silu:
       return z == -HUGE_VAL ? 0 : z / (1 + std::exp(-z));
     case Activation::gelu:
@@ -33,7 +33,7 @@ inline double activation_slope(Activation activation, double z) {
     case Activation::relu:
       return z <= 0 ? 0 : 1;
     case Activation::leaky_relu:
-      return z <= 0 ? static_cast<double>(kLeakySlope) : 1;
+      return z <= 0 ? kLeakySlope : 1;
     case Activation::silu: {
       if (std::isinf(z)) return z > 0 ? 1 : 0;
       const double sigmoid = 1 / (1 + std::exp(-z));

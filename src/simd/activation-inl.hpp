@@ -206,7 +206,7 @@ HWY_INLINE hn::Vec<D> Activate(D d, Activation activation, hn::Vec<D> z) {
     case Activation::relu:
       return hn::IfThenZeroElse(negative, z);
     case Activation::leaky_relu:
-      return hn::IfThenElse(negative, hn::Mul(z, hn::Set(d, hn::TFromD<D>{kLeakySlope})), z);
+      return hn::IfThenElse(negative, hn::Mul(z, hn::Set(d, static_cast<hn::TFromD<D>>(kLeakySlope))), z);
     case Activation::silu:
       return Silu(d, z);
     case Activation::gelu:
@@ -225,7 +225,7 @@ HWY_INLINE hn::Vec<D> ActivationGradient(D d, Activation activation, hn::Vec<D> 
     case Activation::relu:
       return hn::IfThenZeroElse(stopped, dy);
     case Activation::leaky_relu:
-      return hn::IfThenElse(stopped, hn::Mul(dy, hn::Set(d, hn::TFromD<D>{kLeakySlope})), dy);
+      return hn::IfThenElse(stopped, hn::Mul(dy, hn::Set(d, static_cast<hn::TFromD<D>>(kLeakySlope))), dy);
     case Activation::silu:
       return hn::Mul(dy, SiluSlope(d, z));
     case Activation::gelu:

@@ -177,6 +177,33 @@ static void test_inference(void) {
   free(d);
 }
 
+/* ±1 has mean 0 and variance 1: y is ±1/√(1 + ε), which is ±1 in the narrow types. */
+static void test_every_type(void) {
+  static const float f32[4] = {1, -1, 1, -1};
+  static const double f64[4] = {1, -1, 1, -1};
+  static const uint16_t bf16[4] = {0x3f80, 0xbf80, 0x3f80, 0xbf80}, f16[4] = {0x3c00, 0xbc00, 0x3c00, 0xbc00};
+  static const void* const inputs[] = {f32, f64, bf16, f16}; /* as equinorm_dtype counts */
+  for (equinorm_dtype dtype = EQUINORM_F32; dtype <= EQUINORM_F16; ++dtype) {
+    union {
+      float f32[4];
+      double f64[4];
+      uint16_t bits[4];
+    } out, in;
+    memcpy(&in, inputs[dtype], sizeof(uint16_t[4]) << (dtype == EQUINORM_F64 ? 2 : dtype == EQUINORM_F32));
+    const equinorm_tensor x = {&in, dtype, EQUINORM_CHANNELS_LAST, 2, {4, 1}, 0},
+                          y = {&out, dtype, EQUINORM_CHANNELS_LAST, 2, {4, 1}, 0};
+    double mean, variance;
+    CHECK_OK(equinorm_batch_norm_forward(NULL, &x, NULL, NULL, NULL, &y, &mean, &variance, NULL, NULL));
+    CHECK(mean == 0 && variance == 1);
+    const double want = 1 / sqrt(1 + 1e-5);
+    for (int i = 0; i < 4; ++i) {
+      if (dtype == EQUINORM_F32) CHECK(fabs((double)out.f32[i] - (i % 2 ? -want : want)) < 1e-7);
+      if (dtype == EQUINORM_F64) CHECK(fabs(out.f64[i] - (i % 2 ? -want : want)) < 1e-15);
+      if (dtype >= EQUINORM_BF16) CHECK(out.bits[i] == in.bits[i]);
+    }
+  }
+}
+
 /* One of the ways to call it wrongly: a word that the message must have, and the status. */
 static void expect_refusal(equinorm_status status, equinorm_status want, const char* message, const char* word) {
   const int before = failures;
@@ -307,6 +334,7 @@ int main(void) {
     test_batch_norm_values(layout);
     test_same_bits_however_it_runs(layout);
   }
+  test_every_type();
   test_inference();
   test_bad_arguments_are_named();
   test_structs_may_grow();

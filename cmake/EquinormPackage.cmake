@@ -33,10 +33,12 @@ endforeach()
 # What the standard library instantiated in our objects is nobody's API either.
 set(exports ${CMAKE_CURRENT_LIST_DIR}/equinorm.map)
 target_link_options(equinorm_shared PRIVATE
-  LINKER:--version-script=${exports} LINKER:--gc-sections LINKER:--no-undefined)
+  LINKER:--version-script=${exports} LINKER:--gc-sections)
 set_target_properties(equinorm_shared PROPERTIES LINK_DEPENDS ${exports})
-if(EQUINORM_SANITIZE)
+if(EQUINORM_SANITIZE)  # whose symbols clang leaves to the program
   target_link_options(equinorm_shared PRIVATE -fsanitize=${EQUINORM_SANITIZE})
+else()
+  target_link_options(equinorm_shared PRIVATE LINKER:--no-undefined)
 endif()
 
 if(EQUINORM_TESTS)

@@ -47,6 +47,7 @@ if(EQUINORM_TESTS)
   if(NOT EQUINORM_SANITIZE)  # else those who link it would have to be built so too
     add_test(NAME package.examples COMMAND ${EQUINORM_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/check_package.py
       ${PROJECT_BINARY_DIR} ${PROJECT_SOURCE_DIR} ${CMAKE_C_COMPILER} ${CMAKE_CXX_COMPILER})
+    set_tests_properties(package.examples PROPERTIES TIMEOUT 120)
   endif()
 endif()
 

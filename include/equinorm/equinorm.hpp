@@ -3,5 +3,9 @@
 
 #include "equinorm/batch_norm.hpp"
 #include "equinorm/execution.hpp"
+#include "equinorm/group_norm.hpp"
+#include "equinorm/instance_norm.hpp"
+#include "equinorm/norm.hpp"
 #include "equinorm/status.hpp"
 #include "equinorm/tensor.hpp"
+#include "equinorm/types.hpp"

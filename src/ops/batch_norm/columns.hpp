@@ -14,7 +14,7 @@ template <class T>
 class Columns {
  public:
   Columns(const Geometry& g, const Scratch<T>& scratch, Workers workers)
-      : g_(g), p_(g), s_(scratch), workers_(workers) {}
+      : g_(g), p_(g.values, g.channels), s_(scratch), workers_(workers) {}
 
   void statistics(const T* x, const Statistics& out) const {
     parallel_for(p_.chunks, workers_, [&](std::size_t chunk) {
@@ -46,21 +46,22 @@ class Columns {
     bool careful = false;
     for (std::size_t c = 0; c < g_.channels; ++c) careful = careful || channels.needs_care(c);
     if (careful) {
-      for (std::size_t c = 0; c < g_.channels; ++c) careful_normalize(g_, c, t, channels.channel(c));
+      for (std::size_t c = 0; c < g_.channels; ++c)
+        g_.for_each_run(c, [&](const kernels::Run& run) { kernels::careful_normalize(run, t, channels.channel(c)); });
       return;
     }
     write_forward(channels);
-    t.stream = streams(g_, t.y, p_.width);
+    t.stream = kernels::streams(g_.elements, t.y, p_.width);
     for_each_chunk_backwards([&](std::size_t begin, const Block& block) {
       kernels::Forward<T> moved = t.at(begin);
       moved.stream = t.stream && block.columns == p_.width;
-      run_.normalize_columns(moved, block, s_.coefficients());
+      run_.normalize_columns(moved, block, s_.coefficients);
     });
   }
 
   void differentiate(kernels::Backward<T> t, const BackwardChannels<T>& channels) const {
     write_forward(channels.forward());
-    const kernels::Coefficients<T> k = s_.coefficients();
+    const kernels::Coefficients<T> k = s_.coefficients;
     parallel_for(p_.chunks, workers_, [&](std::size_t chunk) {
       std::fill_n(first(chunk), p_.width, 0.0);
       std::fill_n(second(chunk), p_.width, 0.0);
@@ -81,7 +82,9 @@ class Columns {
     for (std::size_t c = 0; c < g_.channels; ++c) {
       double sum = 0, dot = 0;
       if (channels.forward().needs_care(c)) {
-        careful_dots(g_, c, t, channels.forward().channel(c), &sum, &dot);
+        g_.for_each_run(c, [&](const kernels::Run& run) {
+          kernels::careful_dots(run, t, channels.forward().channel(c), &sum, &dot);
+        });
       } else {
         for (std::size_t at = c; at < p_.width; at += g_.channels) {
           sum += first(0)[at];
@@ -96,7 +99,8 @@ class Columns {
     }
     if (careful) {
       for (std::size_t c = 0; c < g_.channels; ++c) {
-        careful_differentiate(g_, c, t, channels.channel(c, first(0)[c], second(0)[c]));
+        const kernels::Channel channel = channels.channel(c, first(0)[c], second(0)[c]);
+        g_.for_each_run(c, [&](const kernels::Run& run) { kernels::careful_differentiate(run, t, channel); });
       }
       return;
     }
@@ -104,7 +108,7 @@ class Columns {
       const std::size_t c = at % g_.channels;
       channels.write(c, first(0)[c], second(0)[c], s_, at);
     }
-    t.stream = streams(g_, t.dx, p_.width);
+    t.stream = kernels::streams(g_.elements, t.dx, p_.width);
     for_each_chunk_backwards([&](std::size_t begin, const Block& block) {
       kernels::Backward<T> moved = t.at(begin);
       moved.stream = t.stream && block.columns == p_.width;
@@ -136,7 +140,7 @@ class Columns {
   }
 
   const Geometry& g_;
-  ColumnPlan p_;
+  kernels::ColumnPlan p_;
   const Scratch<T>& s_;
   Workers workers_;
   const kernels::Kernels<T>& run_ = kernels::get<T>();

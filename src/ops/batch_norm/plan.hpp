@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <numeric>
 
 #include "core/workspace.hpp"
 #include "equinorm/tensor.hpp"
+#include "kernels/careful.hpp"
+#include "kernels/channel.hpp"
+#include "kernels/column_plan.hpp"
 #include "kernels/kernels.hpp"
 
 namespace equinorm::batch_norm {
@@ -25,36 +27,14 @@ struct Geometry {
   }
 
   bool columns() const { return inner == 1; }
-  /// Where value i of channel c lies.
-  std::size_t at(std::size_t c, std::size_t i) const { return ((i / inner) * channels + c) * inner + i % inner; }
+  /// Calls body(run) for the elements of channel c.
+  template <class Body>
+  void for_each_run(std::size_t c, const Body& body) const {
+    if (columns()) return body(kernels::Run{c, channels, values});
+    for (std::size_t n = 0; n < samples; ++n) body(kernels::Run{(n * channels + c) * inner, 1, inner});
+  }
 
   std::size_t channels, samples, inner, values, elements;
-};
-
-/// The cut of [values, channels]. `fold` consecutive rows are read as one of `width` = fold · channels columns, so that
-/// odd channel counts fill whole vectors and cache lines too; what is left over is a last row that is not full.
-struct ColumnPlan {
-  explicit ColumnPlan(const Geometry& g) {
-    const std::size_t to_whole_lines = kStrip / std::gcd(g.channels, kStrip);
-    if (g.values >= to_whole_lines * kStrip && to_whole_lines * g.channels <= kMaxFoldedWidth) fold = to_whole_lines;
-    width = fold * g.channels;
-    rows = g.values / fold;
-    tail = g.values % fold * g.channels;
-    block_rows = std::clamp<std::size_t>(kBlockFloats / width, 32, 512);
-    blocks = (rows + block_rows - 1) / block_rows;
-    const std::size_t blocks_of_a_chunk = std::max(kChunkFloats / (block_rows * width), blocks / kMaxChunks) + 1;
-    chunk_rows = blocks_of_a_chunk * block_rows;
-    chunks = (rows + chunk_rows - 1) / chunk_rows;
-  }
-  std::size_t rows_of_chunk(std::size_t chunk) const { return std::min(rows - chunk * chunk_rows, chunk_rows); }
-
-  static constexpr std::size_t kStrip = 64;               // columns: four cache lines
-  static constexpr std::size_t kMaxFoldedWidth = 8192;    // coefficients of a folded row stay in the first caches
-  static constexpr std::size_t kBlockFloats = 8192;       // 32 KiB: the second pass finds a block in L1
-  static constexpr std::size_t kChunkFloats = 256 << 10;  // 1 MiB: partial results are small beside it
-  static constexpr std::size_t kMaxChunks = 32;
-
-  std::size_t fold = 1, width, rows, tail, block_rows, blocks, chunk_rows, chunks;
 };
 
 /// The cut of [samples, channels, inner]. Small planes are taken in groups of channels, side by side in memory: those
@@ -102,26 +82,15 @@ template <class T>
 struct Scratch {
   Scratch(const Geometry& g, Workspace& workspace) {
     const bool columns = g.columns();
-    const std::size_t width = columns ? ColumnPlan(g).width : g.channels;
-    const std::size_t partials = columns ? ColumnPlan(g).chunks + 1 : SegmentPlan(g).parts;
+    const std::size_t width = columns ? kernels::ColumnPlan(g.values, g.channels).width : g.channels;
+    const std::size_t partials = columns ? kernels::ColumnPlan(g.values, g.channels).chunks + 1 : SegmentPlan(g).parts;
     first = workspace.take<double>(partials * width);
     second = workspace.take<double>(partials * width);
-    for (Parameter<T>** array : {&mean, &scale, &shift, &offset, &slope}) *array = workspace.take<Parameter<T>>(width);
+    coefficients = kernels::CoefficientArrays<T>(workspace, width);
   }
 
-  kernels::Coefficients<T> coefficients() const { return {mean, scale, shift, offset, slope}; }
-
-  double *first, *second;                              ///< [partials, width]: means and M2, or the two sums of backward
-  Parameter<T>*mean, *scale, *shift, *offset, *slope;  ///< [width]
+  double *first, *second;                      ///< [partials, width]: means and M2, or the two sums of backward
+  kernels::CoefficientArrays<T> coefficients;  ///< [width]
 };
-
-/// From this size on (bytes) an output is written around the caches: it would push out what is still to be read.
-inline constexpr std::size_t kStreamBytes = 8 << 20;
-
-template <class T>
-bool streams(const Geometry& g, const T* out, std::size_t stride) {
-  return g.elements * sizeof(T) >= kStreamBytes && stride * sizeof(T) % 64 == 0 &&
-         reinterpret_cast<std::uintptr_t>(out) % 64 == 0;
-}
 
 }  // namespace equinorm::batch_norm

@@ -20,7 +20,7 @@ class Segments {
 
   /// Statistics, then y. A group that is not cut is normalized at once, from the caches.
   void forward(kernels::Forward<T> t, const Statistics& out, const ForwardChannels<T>& channels) const {
-    t.stream = streams(g_, t.y, g_.inner);
+    t.stream = kernels::streams(g_.elements, t.y, g_.inner);
     for_each_part([&](const Part& part) {
       std::array<Moments, kMaxPlaneChannels> moments{}, of_piece{};
       for (std::size_t i = part.first_piece; i < part.end_piece; ++i) {
@@ -40,19 +40,19 @@ class Segments {
   }
 
   void normalize(kernels::Forward<T> t, const ForwardChannels<T>& channels) const {
-    t.stream = streams(g_, t.y, g_.inner);
+    t.stream = kernels::streams(g_.elements, t.y, g_.inner);
     for (std::size_t c = 0; c < g_.channels; ++c) channels.write(c, s_, c);
     for_each_part([&](const Part& part) { normalize_part(part, t, channels); });
   }
 
   void differentiate(kernels::Backward<T> t, const BackwardChannels<T>& channels) const {
-    t.stream = streams(g_, t.dx, g_.inner);
+    t.stream = kernels::streams(g_.elements, t.dx, g_.inner);
     for (std::size_t c = 0; c < g_.channels; ++c) channels.forward().write(c, s_, c);
     for_each_part([&](const Part& part) {
       std::array<double, kMaxPlaneChannels> sum{}, dot{};
       for (std::size_t i = part.first_piece; i < part.end_piece; ++i) {
         run_.plane_dots(t.at(p_.offset(part.begin, i)), p_.block(part.begin, part.end, i),
-                        s_.coefficients().at(part.begin), sum.data(), dot.data());
+                        coefficients().at(part.begin), sum.data(), dot.data());
       }
       for (std::size_t c = part.begin; c < part.end; ++c) {
         s_.first[at(c, part.index)] = sum[c - part.begin];
@@ -83,6 +83,7 @@ class Segments {
     });
   }
 
+  kernels::Coefficients<T> coefficients() const { return s_.coefficients; }
   std::size_t at(std::size_t c, std::size_t part) const { return c * p_.parts + part; }
 
   std::size_t values_of_part(std::size_t part) const {
@@ -108,7 +109,9 @@ class Segments {
   void finish_gradients(std::size_t c, const kernels::Backward<T>& t, const BackwardChannels<T>& channels) const {
     double sum = 0, dot = 0;
     if (channels.forward().needs_care(c)) {
-      careful_dots(g_, c, t, channels.forward().channel(c), &sum, &dot);
+      g_.for_each_run(c, [&](const kernels::Run& run) {
+        kernels::careful_dots(run, t, channels.forward().channel(c), &sum, &dot);
+      });
     } else {
       for (std::size_t part = 0; part < p_.parts; ++part) {
         sum += s_.first[at(c, part)];
@@ -144,10 +147,12 @@ class Segments {
         part, [&](std::size_t c) { return channels.needs_care(c); },
         [&](std::size_t begin, std::size_t end) {
           for (std::size_t i = part.end_piece; i-- > part.first_piece;) {
-            run_.normalize_planes(t.at(p_.offset(begin, i)), p_.block(begin, end, i), s_.coefficients().at(begin));
+            run_.normalize_planes(t.at(p_.offset(begin, i)), p_.block(begin, end, i), coefficients().at(begin));
           }
         },
-        [&](std::size_t c) { careful_normalize(g_, c, t, channels.channel(c)); });
+        [&](std::size_t c) {
+          g_.for_each_run(c, [&](const kernels::Run& run) { kernels::careful_normalize(run, t, channels.channel(c)); });
+        });
   }
 
   void differentiate_part(const Part& part, const kernels::Backward<T>& t, const BackwardChannels<T>& channels) const {
@@ -155,11 +160,12 @@ class Segments {
         part, [&](std::size_t c) { return channels.needs_care(c, s_.first[at(c, 0)], s_.second[at(c, 0)]); },
         [&](std::size_t begin, std::size_t end) {
           for (std::size_t i = part.end_piece; i-- > part.first_piece;) {
-            run_.gradient_planes(t.at(p_.offset(begin, i)), p_.block(begin, end, i), s_.coefficients().at(begin));
+            run_.gradient_planes(t.at(p_.offset(begin, i)), p_.block(begin, end, i), coefficients().at(begin));
           }
         },
         [&](std::size_t c) {
-          careful_differentiate(g_, c, t, channels.channel(c, s_.first[at(c, 0)], s_.second[at(c, 0)]));
+          const kernels::Channel k = channels.channel(c, s_.first[at(c, 0)], s_.second[at(c, 0)]);
+          g_.for_each_run(c, [&](const kernels::Run& run) { kernels::careful_differentiate(run, t, k); });
         });
   }
 

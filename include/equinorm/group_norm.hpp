@@ -1,0 +1,58 @@
+// Group normalization: statistics per sample over groups of channels and all positions (Wu & He 2018,
+// arXiv:1803.08494). A group of one channel is instance normalization (Ulyanov, Vedaldi & Lempitsky 2016,
+// arXiv:1607.08022; instance_norm.hpp), one group of all is layer normalization with an affine per channel.
+//
+//   forward    y = act(z),  z = γ·x̂ + β + r,  x̂ = (x − μ)/√(σ² + ε),  μ, σ²: mean and biased variance of a group
+//   backward   g  = dy·act'(z)                                         (= dr, the gradient of the residual)
+//              dβ = Σ g,   dγ = Σ g·x̂            (over samples and positions, per channel)
+//              dx = (γ·g − Σ(γ·g)/m − x̂·Σ(γ·g·x̂)/m)/√(σ² + ε)      (sums over the group, of m elements)
+//
+// Tensors are dense, rank 2–5, channels-last [N, spatial…, C] or channels-first [N, C, spatial…]; every tensor of a
+// call has the same shape and layout. Group k holds the channels k·C/G … (k + 1)·C/G − 1. T is float, double, bfloat16
+// or float16; parameters are Parameter<T>, statistics double. Training and inference are the same. The results depend
+// on shapes and values alone, those of a sample's y and dx on that sample alone.
+#pragma once
+
+#include <cstddef>
+#include <type_traits>
+
+#include "equinorm/execution.hpp"
+#include "equinorm/export.h"
+#include "equinorm/norm.hpp"
+#include "equinorm/status.hpp"
+#include "equinorm/tensor.hpp"
+
+namespace equinorm {
+
+struct GroupNormOptions {
+  std::size_t groups = 1;  ///< divides the channels
+  double epsilon = 1e-5;   ///< inside the root; at least 1e-30
+  Activation activation = Activation::none;
+};
+
+/// Scratch that every call needs for this shape, in bytes; 0 where the arguments are wrong.
+template <class T>
+EQUINORM_API std::size_t group_norm_workspace_bytes(const GroupNormOptions& options, const Shape& shape, Layout layout);
+
+/// Forward. residual may be absent. y may be x or residual (in place). affine: [channels] each. statistics: [N, groups]
+/// each, or absent where backward will not follow. An empty tensor is fine. A value that is not finite spoils its group
+/// alone.
+template <class T>
+EQUINORM_API Status group_norm_forward(const GroupNormOptions& options, TensorView<const T> x,
+                                       const std::type_identity_t<Affine<T>>& affine,
+                                       std::type_identity_t<TensorView<const T>> residual,
+                                       std::type_identity_t<TensorView<T>> y, const Statistics& statistics = {},
+                                       const Execution& execution = {});
+
+/// Backward. x and statistics are forward's. `y`, forward's output, is needed where an activation stands over a
+/// residual (relu and leaky_relu only: z's sign is y's); if it is absent, z is computed again from x. dresidual
+/// (absent: not wanted) receives the gradient of the residual, g. gradients: [channels] each. dx may be dy or x;
+/// dresidual may be dy if dx is not.
+template <class T>
+EQUINORM_API Status group_norm_backward(
+    const GroupNormOptions& options, TensorView<const T> x, std::type_identity_t<TensorView<const T>> y,
+    std::type_identity_t<TensorView<const T>> dy, const std::type_identity_t<Affine<T>>& affine,
+    const Statistics& statistics, std::type_identity_t<TensorView<T>> dx, std::type_identity_t<TensorView<T>> dresidual,
+    const std::type_identity_t<AffineGradients<T>>& gradients, const Execution& execution = {});
+
+}  // namespace equinorm

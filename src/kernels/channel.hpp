@@ -1,0 +1,65 @@
+// What the values of one channel (or of one channel of a sample) are normalized with, in double, and how it becomes the
+// coefficients of the kernels.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <type_traits>
+
+#include "core/workspace.hpp"
+#include "kernels/kernels.hpp"
+
+namespace equinorm::kernels {
+
+/// z = (x − mean)·scale + shift, dx = (g·scale − offset) − (x − mean)·slope.
+struct Channel {
+  double mean, scale, shift;
+  double offset = 0, slope = 0;
+};
+
+/// What a mean lacks when it is kept as a P; 0 where that says nothing.
+template <class P>
+double mean_rest(double mean) {
+  const double rest = mean - static_cast<double>(static_cast<P>(mean));
+  return std::isfinite(rest) ? rest : 0;
+}
+
+/// The kernels' coefficients of some columns or channels, to be written.
+template <class T>
+struct CoefficientArrays {
+  using P = Parameter<T>;
+
+  CoefficientArrays() = default;
+  CoefficientArrays(Workspace& workspace, std::size_t count) {
+    for (P** array : {&mean, &scale, &shift, &offset, &slope}) *array = workspace.take<P>(count);
+  }
+  operator Coefficients<T>() const { return {mean, scale, shift, offset, slope}; }
+
+  void write_forward(std::size_t at, const Channel& k) const {
+    mean[at] = static_cast<P>(k.mean);
+    scale[at] = static_cast<P>(k.scale);
+    shift[at] = static_cast<P>(k.shift - mean_rest<P>(k.mean) * k.scale);
+  }
+  void write_backward(std::size_t at, const Channel& k) const {
+    offset[at] = static_cast<P>(k.offset - mean_rest<P>(k.mean) * k.slope);
+    slope[at] = static_cast<P>(k.slope);
+  }
+
+  P *mean, *scale, *shift, *offset, *slope;
+};
+
+/// Whether floats are too narrow for values with these statistics, though the result may fit. What is not finite never
+/// asks for care: it is NaN either way.
+template <class T>
+bool needs_care(double mean, double variance) {
+  if (std::is_same_v<T, double> || !std::isfinite(mean) || !std::isfinite(variance)) return false;
+  return std::abs(mean) > 0x1p100 || variance > 0x1p80;
+}
+
+/// The same of a slope.
+template <class T>
+bool needs_care(double slope) {
+  return !std::is_same_v<T, double> && std::isfinite(slope) && std::abs(slope) > 0x1p120;
+}
+
+}  // namespace equinorm::kernels

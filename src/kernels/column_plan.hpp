@@ -1,0 +1,47 @@
+// How a matrix [values, channels] is cut for the column kernels, from its shape alone.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <numeric>
+
+namespace equinorm::kernels {
+
+/// The cut of [values, channels]. `fold` consecutive rows are read as one of `width` = fold · channels columns, so that
+/// odd channel counts fill whole vectors and cache lines too; what is left over is a last row that is not full.
+struct ColumnPlan {
+  ColumnPlan(std::size_t values, std::size_t channels) {
+    const std::size_t to_whole_lines = kStrip / std::gcd(channels, kStrip);
+    if (values >= to_whole_lines * kStrip && to_whole_lines * channels <= kMaxFoldedWidth) fold = to_whole_lines;
+    width = fold * channels;
+    rows = values / fold;
+    tail = values % fold * channels;
+    block_rows = std::clamp<std::size_t>(kBlockFloats / width, 32, 512);
+    blocks = (rows + block_rows - 1) / block_rows;
+    const std::size_t blocks_of_a_chunk = std::max(kChunkFloats / (block_rows * width), blocks / kMaxChunks) + 1;
+    chunk_rows = blocks_of_a_chunk * block_rows;
+    chunks = (rows + chunk_rows - 1) / chunk_rows;
+  }
+  std::size_t rows_of_chunk(std::size_t chunk) const { return std::min(rows - chunk * chunk_rows, chunk_rows); }
+
+  static constexpr std::size_t kStrip = 64;               // columns: four cache lines
+  static constexpr std::size_t kMaxFoldedWidth = 8192;    // coefficients of a folded row stay in the first caches
+  static constexpr std::size_t kBlockFloats = 8192;       // 32 KiB: the second pass finds a block in L1
+  static constexpr std::size_t kChunkFloats = 256 << 10;  // 1 MiB: partial results are small beside it
+  static constexpr std::size_t kMaxChunks = 32;
+
+  std::size_t fold = 1, width, rows, tail, block_rows, blocks, chunk_rows, chunks;
+};
+
+/// From this size on (bytes) an output is written around the caches: it would push out what is still to be read.
+inline constexpr std::size_t kStreamBytes = 8 << 20;
+
+/// Whether an output of `elements` is to be written so; pieces of it begin at multiples of `stride`.
+template <class T>
+bool streams(std::size_t elements, const T* out, std::size_t stride) {
+  return elements * sizeof(T) >= kStreamBytes && stride * sizeof(T) % 64 == 0 &&
+         reinterpret_cast<std::uintptr_t>(out) % 64 == 0;
+}
+
+}  // namespace equinorm::kernels

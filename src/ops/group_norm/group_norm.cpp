@@ -1,0 +1,141 @@
+// Group norm: arguments checked, then planned and run.
+#include "equinorm/group_norm.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "core/check.hpp"
+#include "core/workspace.hpp"
+#include "ops/group_norm/groups.hpp"
+#include "ops/group_norm/plan.hpp"
+
+namespace equinorm {
+namespace group_norm {
+namespace {
+
+/// Under this many elements a second thread costs more than it brings.
+constexpr std::size_t kSingleThreadElements = 16 << 10;
+
+/// Whether the shape can be planned at all; what else is wrong is said by check().
+bool plannable(const GroupNormOptions& options, const Shape& shape, Layout layout) {
+  if (shape.rank() < 2 || shape.rank() > kMaxRank || shape.elements() == 0 || options.groups == 0) return false;
+  return shape[layout == Layout::channels_last ? shape.rank() - 1 : 1] % options.groups == 0;
+}
+
+template <class T>
+Checks& check(Checks& checks, const GroupNormOptions& options, const TensorView<const T>& x) {
+  using Text = Checks::Text;
+  if (!(options.epsilon >= 1e-30 && std::isfinite(options.epsilon))) {
+    checks.require(false, "epsilon is " + std::to_string(options.epsilon), "a finite number of at least 1e-30");
+  }
+  checks.tensor("x", x);
+  if (!checks.ok()) return checks;
+  const std::size_t channels = x.shape[x.layout == Layout::channels_last ? x.shape.rank() - 1 : 1];
+  return checks.require(options.groups > 0 && channels % options.groups == 0, [&] {
+    return Text("groups is " + std::to_string(options.groups),
+                "a divisor of the " + std::to_string(channels) + " channels");
+  });
+}
+
+template <class T>
+std::size_t workspace_bytes(const GroupNormOptions& options, const Shape& shape, Layout layout) {
+  if (!plannable(options, shape, layout)) return 0;
+  const Geometry g(options.groups, shape, layout);
+  const Plan plan(g);
+  Workspace count;
+  count.take<Scratch<T>>(plan.tasks);
+  for (std::size_t task = 0; task < plan.tasks; ++task) Scratch<T>(plan, count);
+  return count.used();
+}
+
+/// Plans x, lays out the workspace and calls body(groups).
+template <class T, class Body>
+void with_groups(const GroupNormOptions& options, const TensorView<const T>& x, const Affine<T>& affine,
+                 const Execution& execution, const Body& body) {
+  const Geometry g(options.groups, x.shape, x.layout);
+  const Plan plan(g);
+  const Memory memory(execution, workspace_bytes<T>(options, x.shape, x.layout));
+  Workspace workspace(memory.base());
+  Scratch<T>* scratch = workspace.take<Scratch<T>>(plan.tasks);
+  for (std::size_t task = 0; task < plan.tasks; ++task) new (scratch + task) Scratch<T>(plan, workspace);
+  const bool small = x.shape.elements() < kSingleThreadElements;
+  body(Groups<T>(plan, scratch, options.epsilon, affine, small ? Workers(1) : Workers(execution)));
+}
+
+}  // namespace
+}  // namespace group_norm
+
+template <class T>
+std::size_t group_norm_workspace_bytes(const GroupNormOptions& options, const Shape& shape, Layout layout) {
+  return group_norm::workspace_bytes<T>(options, shape, layout);
+}
+
+template <class T>
+Status group_norm_forward(const GroupNormOptions& options, TensorView<const T> x,
+                          const std::type_identity_t<Affine<T>>& affine,
+                          std::type_identity_t<TensorView<const T>> residual, std::type_identity_t<TensorView<T>> y,
+                          const Statistics& statistics, const Execution& execution) {
+  Checks checks("group_norm_forward");
+  group_norm::check(checks, options, x).like("residual", residual, x, true).like("y", y, x);
+  checks.require((statistics.mean == nullptr) == (statistics.variance == nullptr),
+                 "one of statistics.mean and variance is null", "both or neither");
+  checks.workspace(execution, group_norm_workspace_bytes<T>(options, x.shape, x.layout));
+  if (!checks.ok() || x.shape.elements() == 0) return checks.status();
+
+  group_norm::with_groups(options, x, affine, execution, [&](const auto& groups) {
+    groups.forward({x.data, residual.data, y.data, options.activation, false}, statistics);
+  });
+  return {};
+}
+
+template <class T>
+Status group_norm_backward(const GroupNormOptions& options, TensorView<const T> x,
+                           std::type_identity_t<TensorView<const T>> y, std::type_identity_t<TensorView<const T>> dy,
+                           const std::type_identity_t<Affine<T>>& affine, const Statistics& statistics,
+                           std::type_identity_t<TensorView<T>> dx, std::type_identity_t<TensorView<T>> dresidual,
+                           const std::type_identity_t<AffineGradients<T>>& gradients, const Execution& execution) {
+  const Activation activation = options.activation;
+  const bool empty = x.shape.elements() == 0;
+  Checks checks("group_norm_backward");
+  group_norm::check(checks, options, x)
+      .like("y", y, x, /*optional=*/activation == Activation::none || dresidual.data == nullptr)
+      .like("dy", dy, x)
+      .like("dx", dx, x)
+      .like("dresidual", dresidual, x, true);
+  checks.require(y.data == nullptr || (activation != Activation::silu && activation != Activation::gelu), "y is given",
+                 "no y, which tells nothing of silu's and gelu's slope");
+  checks.require(statistics.mean != nullptr || empty, "statistics.mean is null", "[N, groups] doubles");
+  checks.require(statistics.variance != nullptr || empty, "statistics.variance is null", "[N, groups] doubles");
+  checks.workspace(execution, group_norm_workspace_bytes<T>(options, x.shape, x.layout));
+  if (!checks.ok()) return checks.status();
+  if (empty) {  // sums over nothing
+    const std::size_t channels = x.shape[x.layout == Layout::channels_last ? x.shape.rank() - 1 : 1];
+    if (gradients.gamma != nullptr) std::fill_n(gradients.gamma, channels, Parameter<T>{0});
+    if (gradients.beta != nullptr) std::fill_n(gradients.beta, channels, Parameter<T>{0});
+    return {};
+  }
+
+  group_norm::with_groups(options, x, affine, execution, [&](const auto& groups) {
+    groups.backward({x.data, y.data, dy.data, nullptr, dx.data, dresidual.data, activation, false}, statistics,
+                    gradients);
+  });
+  return {};
+}
+
+// The four element types.
+#define EQUINORM_INSTANTIATE(T)                                                                                   \
+  template std::size_t group_norm_workspace_bytes<T>(const GroupNormOptions&, const Shape&, Layout);              \
+  template Status group_norm_forward<T>(const GroupNormOptions&, TensorView<const T>, const Affine<T>&,           \
+                                        TensorView<const T>, TensorView<T>, const Statistics&, const Execution&); \
+  template Status group_norm_backward<T>(const GroupNormOptions&, TensorView<const T>, TensorView<const T>,       \
+                                         TensorView<const T>, const Affine<T>&, const Statistics&, TensorView<T>, \
+                                         TensorView<T>, const AffineGradients<T>&, const Execution&);
+EQUINORM_INSTANTIATE(float)
+EQUINORM_INSTANTIATE(double)
+EQUINORM_INSTANTIATE(bfloat16)
+EQUINORM_INSTANTIATE(float16)
+#undef EQUINORM_INSTANTIATE
+
+}  // namespace equinorm

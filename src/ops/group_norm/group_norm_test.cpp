@@ -1,0 +1,491 @@
+#include "equinorm/group_norm.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <optional>
+#include <string>
+
+#include "core/elements.hpp"
+#include "core/philox.hpp"
+#include "equinorm/instance_norm.hpp"
+#include "ops/group_norm/cases.hpp"
+#include "ops/group_norm/reference.hpp"
+
+namespace equinorm {
+namespace {
+
+/// The error of one rounding to T, relative, and at the bottom of its range.
+template <class T>
+constexpr double kUnit = std::is_same_v<T, double>     ? 0x1p-53
+                         : std::is_same_v<T, float>    ? 0x1p-24
+                         : std::is_same_v<T, bfloat16> ? 0x1p-8
+                                                       : 0x1p-11;
+template <class T>
+constexpr double kTiny = std::is_same_v<T, double>     ? 0x1p-1074
+                         : std::is_same_v<T, float>    ? 0x1p-149
+                         : std::is_same_v<T, bfloat16> ? 0x1p-133
+                                                       : 0x1p-24;
+
+struct Values {
+  const char* name;
+  double mean, sigma;
+  const char* why;
+};
+
+const Values kNormal{"normal", 0, 1, "what nets see"};
+
+template <class T>
+std::vector<Values> values() {
+  std::vector<Values> table = {kNormal,
+                               {"mean_1e3", 1e3, 1, "E[x²] − E[x]² in float has lost everything here"},
+                               {"small", 1e-3, 1e-6, "σ² beside ε"},
+                               {"constant", 3.25, 0, "no variance: x̂ = 0"}};
+  if (std::is_same_v<T, float16>) return table;  // whose largest value is 65504
+  table.push_back({"mean_1e6", 1e6, 1, "σ is 16 steps of a float"});
+  table.push_back({"denormal", 0, 1e-39, "denormal inputs"});
+  table.push_back({"large", 1e8, 1e9, "far from one"});
+  table.push_back({"huge", 0, 1e36, "differences near the largest float: the careful path"});
+  table.push_back({"huge_mean", 1e36, 1e30, "a mean of 2^120"});
+  return table;
+}
+
+/// All that a call of forward and backward takes and gives.
+template <class T>
+struct Call {
+  using P = Parameter<T>;
+
+  Call(const cases::GroupCase& c, const Values& v, std::uint64_t seed = 3) : shape(c.shape), layout(c.layout) {
+    options.groups = c.groups;
+    channels = shape[layout == Layout::channels_last ? shape.rank() - 1 : 1];
+    const std::size_t count = shape.elements();
+    const auto tensor = [&](const Values& value, std::uint64_t stream) {
+      const Philox random(seed, stream);
+      std::vector<T> result(count);
+      for (std::size_t i = 0; i < count; ++i) result[i] = to_element<T>(value.mean + value.sigma * random.normal(i));
+      return result;
+    };
+    const auto parameter = [&](std::uint64_t stream) {
+      const Philox random(seed, stream);
+      std::vector<P> result(channels);
+      for (std::size_t i = 0; i < channels; ++i) result[i] = static_cast<P>(random.normal(i));
+      return result;
+    };
+    x = tensor(v, 1);
+    residual = tensor(kNormal, 2);
+    dy = tensor(kNormal, 3);
+    gamma = parameter(4);
+    beta = parameter(5);
+    y = dx = dresidual = std::vector<T>(count, to_element<T>(-7));
+    dgamma = dbeta = std::vector<P>(channels, -7);
+    mean = variance = std::vector<double>(shape[0] * c.groups, -7);
+  }
+
+  template <class U>
+  TensorView<U> view(U* data) const {
+    return {data, shape, layout};
+  }
+  TensorView<const T> in(const std::vector<T>& v) const { return view<const T>(v.data()); }
+
+  Status forward(const Execution& execution = {}) {
+    return group_norm_forward<T>(options, in(x), {gamma.data(), beta.data()},
+                                 add ? in(residual) : TensorView<const T>{}, view(y.data()),
+                                 {mean.data(), variance.data()}, execution);
+  }
+  Status backward(const Execution& execution = {}) {
+    return group_norm_backward<T>(options, in(x), add ? in(y) : TensorView<const T>{}, in(dy),
+                                  {gamma.data(), beta.data()}, {mean.data(), variance.data()}, view(dx.data()),
+                                  add ? view(dresidual.data()) : TensorView<T>{}, {dgamma.data(), dbeta.data()},
+                                  execution);
+  }
+
+  std::size_t channel_of(std::size_t i) const {
+    const std::size_t positions = x.size() / shape[0] / channels;
+    return layout == Layout::channels_last ? i % channels : i / positions % channels;
+  }
+  std::size_t group_of(std::size_t i) const {
+    return i / (x.size() / shape[0]) * options.groups + channel_of(i) / (channels / options.groups);
+  }
+
+  /// FNV-1a over the bytes of all outputs.
+  std::uint64_t fingerprint() const {
+    std::uint64_t hash = 0xcbf29ce484222325;
+    const auto mix = [&hash](const auto& v) {
+      const auto* bytes = reinterpret_cast<const unsigned char*>(v.data());
+      for (std::size_t i = 0; i < v.size() * sizeof v[0]; ++i) hash = (hash ^ bytes[i]) * 0x100000001b3;
+    };
+    for (const auto* v : {&y, &dx, &dresidual}) mix(*v);
+    for (const auto* v : {&dgamma, &dbeta}) mix(*v);
+    for (const auto* v : {&mean, &variance}) mix(*v);
+    return hash;
+  }
+
+  Shape shape;
+  Layout layout;
+  std::size_t channels;
+  GroupNormOptions options{};
+  bool add = false;
+  std::vector<T> x, residual, dy, y, dx, dresidual;
+  std::vector<P> gamma, beta, dgamma, dbeta;
+  std::vector<double> mean, variance;
+};
+
+template <class V>
+std::vector<double> widen(const std::vector<V>& v) {
+  std::vector<double> result;
+  for (const V& value : v) result.push_back(to_double(value));
+  return result;
+}
+
+std::string describe(const cases::GroupCase& c) {
+  std::string text = c.layout == Layout::channels_last ? "channels-last" : "channels-first";
+  for (std::size_t i = 0; i < c.shape.rank(); ++i) text += " " + std::to_string(c.shape[i]);
+  return text + ", groups " + std::to_string(c.groups) + " (" + c.why + ")";
+}
+
+/// Checks outputs against the reference. Bounds as in batch norm's tests, in roundings of the type of computing, and
+/// one of T; double sums up n roundings of the mean, relative to the mean itself.
+template <class T>
+void expect_right(const Call<T>& call, const std::string& what) {
+  constexpr double u = kUnit<Parameter<T>>;
+  // Of floats, differences are rounded and sums are not; of doubles sums are too, those of up to some 64 terms.
+  constexpr double sums = std::is_same_v<T, double> ? 64 : 1;
+  const auto add = call.add ? widen(call.residual) : std::vector<double>{};
+  const auto want = reference::group_norm_forward(widen(call.x), call.shape, call.layout, call.options.groups,
+                                                  widen(call.gamma), widen(call.beta), add, call.options.epsilon);
+  const std::vector<double> y = widen(call.y), dy = widen(call.dy), dx = widen(call.dx);
+  std::vector<double> g(y.size());
+  std::vector<double> sum_g(call.mean.size()), sum_gx(call.mean.size());  // Σ|γg|, Σ|γg·x̂| of a group
+  std::vector<double> abs_g(call.channels), abs_gx(call.channels);
+  const auto condition = [&](std::size_t k) {  // what one rounding of the mean costs, in double
+    const double cost = std::abs(want.mean[k]) / std::sqrt(want.variance[k] + call.options.epsilon);
+    return std::is_same_v<T, double> ? 4 * cost : 1e-9 * cost;
+  };
+  for (std::size_t k = 0; k < call.mean.size(); ++k) {
+    const double sigma = std::sqrt(want.variance[k]);
+    ASSERT_NEAR(call.mean[k], want.mean[k], sums * u * sigma + 1e-15 * std::abs(want.mean[k]) + 1e-300) << what;
+    ASSERT_NEAR(call.variance[k], want.variance[k],
+                4 * sums * u * want.variance[k] + 1e-15 * std::abs(want.mean[k]) * sigma +
+                    1e-30 * want.mean[k] * want.mean[k] + 1e-300)
+        << what;
+  }
+  for (std::size_t i = 0; i < y.size(); ++i) {
+    const std::size_t c = call.channel_of(i), k = call.group_of(i);
+    const double gamma = std::abs(to_double(call.gamma[c])), beta = std::abs(to_double(call.beta[c]));
+    const double slack = u * (6 * gamma * (std::abs(want.x_hat[i]) + 1 + condition(k)) + 3 * beta +
+                              2 * (add.empty() ? 0 : std::abs(add[i])));
+    double expected = want.z[i], slope = 1;
+    switch (call.options.activation) {
+      case Activation::relu:
+        expected = std::max(expected, 0.0);
+        slope = y[i] > 0 ? 1 : 0;
+        break;
+      case Activation::leaky_relu:
+        expected = expected < 0 ? expected * static_cast<double>(kLeakySlope) : expected;
+        slope = y[i] > 0 ? 1 : static_cast<double>(kLeakySlope);
+        break;
+      default:
+        break;
+    }
+    ASSERT_NEAR(y[i], expected, slack + kUnit<T> * std::abs(expected) + kTiny<T>) << what << " element " << i;
+    g[i] = dy[i] * slope;
+    sum_g[k] += std::abs(gamma * g[i]);
+    sum_gx[k] += std::abs(gamma * g[i] * want.x_hat[i]);
+    abs_g[c] += std::abs(g[i]);
+    abs_gx[c] += std::abs(g[i]) * (std::abs(want.x_hat[i]) + 1 + condition(k));
+  }
+  const auto back = reference::group_norm_backward(widen(call.x), g, call.shape, call.layout, call.options.groups,
+                                                   widen(call.gamma), call.options.epsilon);
+  for (std::size_t c = 0; c < call.channels; ++c) {
+    ASSERT_NEAR(to_double(call.dbeta[c]), back.dbeta[c], u * (2 * std::abs(back.dbeta[c]) + sums * abs_g[c])) << what;
+    ASSERT_NEAR(to_double(call.dgamma[c]), back.dgamma[c], u * (2 * std::abs(back.dgamma[c]) + 4 * sums * abs_gx[c]))
+        << what;
+  }
+  const auto m = static_cast<double>(y.size()) / static_cast<double>(call.mean.size());
+  for (std::size_t i = 0; i < y.size(); ++i) {
+    const std::size_t c = call.channel_of(i), k = call.group_of(i);
+    const double scale = 1 / std::sqrt(want.variance[k] + call.options.epsilon);
+    const double parts = std::abs(to_double(call.gamma[c]) * g[i]) + sum_g[k] / m +
+                         (std::abs(want.x_hat[i]) + 1 + condition(k)) * (sum_gx[k] + (1 + condition(k)) * sum_g[k]) / m;
+    ASSERT_NEAR(dx[i], back.dx[i], 8 * sums * u * scale * parts + kUnit<T> * std::abs(back.dx[i]) + kTiny<T>)
+        << what << " element " << i;
+    if (call.add) {
+      ASSERT_NEAR(to_double(call.dresidual[i]), g[i], kUnit<T> * std::abs(g[i]) + kTiny<T>) << what;
+    }
+  }
+}
+
+template <class T>
+class GroupNorm : public testing::Test {
+ protected:
+  void TearDown() override { ASSERT_TRUE(set_simd_target("").ok()); }
+};
+using Types = testing::Types<float, double, bfloat16, float16>;
+class TypeNames {
+ public:
+  template <class T>
+  static std::string GetName(int) {
+    return std::is_same_v<T, float>      ? "float32"
+           : std::is_same_v<T, double>   ? "float64"
+           : std::is_same_v<T, bfloat16> ? "bfloat16"
+                                         : "float16";
+  }
+};
+TYPED_TEST_SUITE(GroupNorm, Types, TypeNames);
+
+TYPED_TEST(GroupNorm, MatchesTheReferenceOnEveryShapeAndValue) {
+  using T = TypeParam;
+  for (const auto& shape : cases::group_shapes()) {
+    const bool small = shape.shape.elements() < 20'000;
+    if (!small && sizeof(T) == 2) continue;  // the bits of all threads and targets are compared below
+    for (const auto& value : values<T>()) {
+      if (!small && std::string(value.name) != "normal" && std::string(value.name) != "mean_1e3") continue;
+      for (const Activation activation : {Activation::none, Activation::relu, Activation::leaky_relu}) {
+        for (const bool add : {false, true}) {
+          if (!small && (add || activation == Activation::leaky_relu)) continue;
+          Call<T> call(shape, value);
+          call.options.activation = activation;
+          call.add = add;
+          const std::string what = describe(shape) + ", " + value.name + (add ? ", add" : "") + ", activation " +
+                                   std::to_string(static_cast<int>(activation));
+          const Status forward = call.forward();
+          ASSERT_TRUE(forward.ok()) << what << ": " << forward.message();
+          const Status backward = call.backward();
+          ASSERT_TRUE(backward.ok()) << what << ": " << backward.message();
+          expect_right(call, what);
+          if (testing::Test::HasFatalFailure()) return;
+        }
+      }
+    }
+  }
+}
+
+TYPED_TEST(GroupNorm, GivesTheSameBitsOnEveryTargetAndNumberOfThreads) {
+  using T = TypeParam;
+  for (const auto& shape : cases::group_shapes()) {
+    for (const bool add : {false, true}) {
+      std::optional<std::uint64_t> first;
+      for (const std::string& target : simd_targets()) {
+        ASSERT_TRUE(set_simd_target(target).ok());
+        for (const int threads : {1, 2, 3, 8}) {
+          if (threads > 1 && (shape.shape.elements() < 20'000 || add)) continue;
+          Call<T> call(shape, kNormal, 5);
+          call.add = add;
+          call.options.activation = Activation::relu;
+          ASSERT_TRUE(call.forward({threads}).ok());
+          ASSERT_TRUE(call.backward({threads}).ok());
+          if (!first) first = call.fingerprint();
+          ASSERT_EQ(call.fingerprint(), *first) << describe(shape) << " " << target << " " << threads;
+        }
+      }
+    }
+  }
+}
+
+TYPED_TEST(GroupNorm, ASampleDoesNotDependOnItsNeighbours) {
+  using T = TypeParam;
+  for (const auto& shape : cases::group_shapes()) {
+    Call<T> batch(shape, kNormal);
+    ASSERT_TRUE(batch.forward().ok());
+    ASSERT_TRUE(batch.backward().ok());
+    cases::GroupCase alone = shape;
+    alone.shape[0] = 1;
+    const auto size = static_cast<std::ptrdiff_t>(alone.shape.elements());
+    for (std::ptrdiff_t n = 0; n < static_cast<std::ptrdiff_t>(shape.shape[0]); n += 3) {
+      Call<T> one(alone, kNormal);
+      one.gamma = batch.gamma;
+      one.beta = batch.beta;
+      one.x.assign(batch.x.begin() + n * size, batch.x.begin() + (n + 1) * size);
+      one.dy.assign(batch.dy.begin() + n * size, batch.dy.begin() + (n + 1) * size);
+      ASSERT_TRUE(one.forward().ok());
+      ASSERT_TRUE(one.backward().ok());
+      ASSERT_TRUE(std::equal(one.y.begin(), one.y.end(), batch.y.begin() + n * size)) << describe(shape) << " " << n;
+      ASSERT_TRUE(std::equal(one.dx.begin(), one.dx.end(), batch.dx.begin() + n * size)) << describe(shape) << " " << n;
+    }
+  }
+}
+
+TYPED_TEST(GroupNorm, InPlaceGivesTheSameBits) {
+  using T = TypeParam;
+  for (const auto& shape : cases::group_shapes()) {
+    Call<T> apart(shape, kNormal);
+    apart.add = true;
+    apart.options.activation = Activation::relu;
+    ASSERT_TRUE(apart.forward().ok());
+    ASSERT_TRUE(apart.backward().ok());
+    Call<T> inside = apart;
+    ASSERT_TRUE(group_norm_forward<T>(inside.options, inside.in(inside.x), {inside.gamma.data(), inside.beta.data()},
+                                      inside.in(inside.residual), inside.view(inside.x.data()))
+                    .ok());
+    ASSERT_EQ(inside.x, apart.y) << describe(shape);
+    inside.x = apart.x;
+    ASSERT_TRUE(group_norm_backward<T>(inside.options, inside.in(inside.x), inside.in(inside.y), inside.in(inside.dy),
+                                       {inside.gamma.data(), inside.beta.data()},
+                                       {inside.mean.data(), inside.variance.data()}, inside.view(inside.dy.data()),
+                                       inside.view(inside.dresidual.data()), {})
+                    .ok());
+    ASSERT_EQ(inside.dy, apart.dx) << describe(shape);
+    ASSERT_EQ(inside.dresidual, apart.dresidual) << describe(shape);
+  }
+}
+
+TYPED_TEST(GroupNorm, NeitherReadsNorWritesBeyondTheTensor) {
+  using T = TypeParam;
+  const T sentinel = to_element<T>(12345);
+  for (const std::string& target : simd_targets()) {
+    ASSERT_TRUE(set_simd_target(target).ok());
+    for (const auto& shape : cases::group_shapes()) {
+      if (shape.shape.elements() > 20'000) continue;
+      Call<T> aligned(shape, kNormal);
+      ASSERT_TRUE(aligned.forward().ok());
+      for (const std::size_t offset : {1U, 3U, 15U}) {
+        std::vector<T> y(aligned.x.size() + 32, sentinel);
+        // x lies at the very end of its allocation: AddressSanitizer sees a read beyond it.
+        std::vector<T> x(offset);
+        x.insert(x.end(), aligned.x.begin(), aligned.x.end());
+        x.shrink_to_fit();
+        ASSERT_TRUE(group_norm_forward<T>(aligned.options, aligned.template view<const T>(x.data() + offset),
+                                          {aligned.gamma.data(), aligned.beta.data()}, {},
+                                          aligned.view(y.data() + offset))
+                        .ok());
+        for (std::size_t i = 0; i < y.size(); ++i) {
+          const bool inside = i >= offset && i < offset + aligned.x.size();
+          ASSERT_TRUE(y[i] == (inside ? aligned.y[i - offset] : sentinel)) << describe(shape) << " " << i;
+        }
+      }
+    }
+  }
+}
+
+TYPED_TEST(GroupNorm, ACallersWorkspaceChangesNothing) {
+  using T = TypeParam;
+  for (const auto& shape : cases::group_shapes()) {
+    Call<T> own(shape, kNormal);
+    ASSERT_TRUE(own.forward().ok());
+    ASSERT_TRUE(own.backward().ok());
+    Call<T> given = own;
+    const std::size_t bytes = group_norm_workspace_bytes<T>(given.options, given.shape, given.layout);
+    std::vector<std::byte> memory(bytes + 64 + 1, std::byte{0xAB});
+    std::byte* workspace = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) % 64;
+    ASSERT_TRUE(given.forward({1, workspace, bytes}).ok());
+    ASSERT_TRUE(given.backward({1, workspace, bytes}).ok());
+    EXPECT_EQ(given.fingerprint(), own.fingerprint()) << describe(shape);
+    EXPECT_EQ(workspace[bytes], std::byte{0xAB}) << "written beyond the workspace";
+  }
+}
+
+TYPED_TEST(GroupNorm, NanStaysInItsGroup) {
+  using T = TypeParam;
+  for (const auto& shape : cases::group_shapes()) {
+    Call<T> call(shape, kNormal);
+    ASSERT_TRUE(call.forward().ok());
+    const std::vector<T> clean = call.y;
+    const std::size_t bad = call.x.size() / 2;
+    call.x[bad] = to_element<T>(std::numeric_limits<double>::quiet_NaN());
+    ASSERT_TRUE(call.forward().ok());
+    for (std::size_t i = 0; i < call.x.size(); ++i) {
+      if (call.group_of(i) == call.group_of(bad)) {
+        ASSERT_FALSE(std::isfinite(to_double(call.y[i]))) << describe(shape) << " " << i;
+      } else {
+        ASSERT_TRUE(call.y[i] == clean[i]) << describe(shape) << " " << i;
+      }
+    }
+  }
+}
+
+TEST(InstanceNorm, IsAGroupForEveryChannel) {
+  for (const Layout layout : {Layout::channels_last, Layout::channels_first}) {
+    const cases::GroupCase shape{layout == Layout::channels_last ? Shape{3, 5, 6, 8} : Shape{3, 8, 5, 6}, layout, 8,
+                                 ""};
+    Call<float> group(shape, kNormal), instance(shape, kNormal);
+    ASSERT_TRUE(group.forward().ok());
+    ASSERT_TRUE(group.backward().ok());
+    ASSERT_TRUE(instance_norm_forward<float>({}, instance.in(instance.x), {instance.gamma.data(), instance.beta.data()},
+                                             {}, instance.view(instance.y.data()),
+                                             {instance.mean.data(), instance.variance.data()})
+                    .ok());
+    ASSERT_TRUE(instance_norm_backward<float>(
+                    {}, instance.in(instance.x), {}, instance.in(instance.dy),
+                    {instance.gamma.data(), instance.beta.data()}, {instance.mean.data(), instance.variance.data()},
+                    instance.view(instance.dx.data()), {}, {instance.dgamma.data(), instance.dbeta.data()})
+                    .ok());
+    EXPECT_EQ(instance.fingerprint(), group.fingerprint());
+  }
+  const float x[2] = {1, 2};
+  float y[2];
+  EXPECT_FALSE(instance_norm_forward<float>({}, {x, Shape{2}}, {}, {}, {y, Shape{2}}).ok()) << "rank 1";
+}
+
+/// Central differences of the reference's own forward: the closed form of the gradient is checked, not just copied.
+TEST(GroupNormGradient, AgreesWithFiniteDifferences) {
+  const cases::GroupCase shape{{2, 3, 4}, Layout::channels_last, 2, ""};
+  Call<double> call(shape, kNormal);
+  ASSERT_TRUE(call.forward().ok());
+  ASSERT_TRUE(call.backward().ok());
+  const auto loss = [&](const std::vector<double>& x, const std::vector<double>& gamma,
+                        const std::vector<double>& beta) {
+    const auto z = reference::group_norm_forward(x, shape.shape, shape.layout, 2, gamma, beta, {}, 1e-5).z;
+    double sum = 0;
+    for (std::size_t i = 0; i < z.size(); ++i) sum += z[i] * call.dy[i];
+    return sum;
+  };
+  const double h = 1e-5;  // h² ≈ 1e-10 of truncation, 1e-16/h ≈ 1e-11 of rounding, times a few third derivatives
+  const auto derivative = [&](int which, std::size_t i) {
+    double sides[2];
+    for (const int side : {0, 1}) {
+      std::vector<double> arguments[3] = {call.x, call.gamma, call.beta};
+      arguments[which][i] += side == 0 ? -h : h;
+      sides[side] = loss(arguments[0], arguments[1], arguments[2]);
+    }
+    return (sides[1] - sides[0]) / (2 * h);
+  };
+  for (std::size_t i = 0; i < call.x.size(); ++i) EXPECT_NEAR(call.dx[i], derivative(0, i), 1e-8);
+  for (std::size_t c = 0; c < 4; ++c) {
+    EXPECT_NEAR(call.dgamma[c], derivative(1, c), 1e-8);
+    EXPECT_NEAR(call.dbeta[c], derivative(2, c), 1e-8);
+  }
+}
+
+TEST(GroupNormGradient, SumsToZeroOverEveryGroup) {
+  Call<double> call({{3, 8, 5, 5}, Layout::channels_first, 4, ""}, kNormal);
+  ASSERT_TRUE(call.forward().ok());
+  ASSERT_TRUE(call.backward().ok());
+  std::vector<double> sum(call.mean.size());
+  for (std::size_t i = 0; i < call.dx.size(); ++i) sum[call.group_of(i)] += call.dx[i];
+  for (const double s : sum) EXPECT_NEAR(s, 0, 1e-13);
+}
+
+TEST(GroupNormArguments, AreNamedAndNothingIsWritten) {
+  const auto fails = [](const char* part, const auto& spoil) {
+    Call<float> call({{4, 2, 6}, Layout::channels_last, 3, ""}, kNormal);
+    TensorView<const float> x = call.in(call.x);
+    TensorView<float> y = call.view(call.y.data());
+    Statistics statistics{call.mean.data(), call.variance.data()};
+    spoil(call.options, x, y, statistics);
+    const Status status = group_norm_forward<float>(call.options, x, {}, {}, y, statistics);
+    EXPECT_EQ(status.code(), StatusCode::invalid_argument) << part;
+    EXPECT_NE(status.message().find("[group_norm_forward]"), std::string::npos) << status.message();
+    EXPECT_NE(status.message().find(part), std::string::npos) << status.message();
+    EXPECT_EQ(call.y, std::vector<float>(48, -7.0F)) << part;
+  };
+  fails("groups is 4; expected a divisor of the 6 channels", [](auto& options, auto&...) { options.groups = 4; });
+  fails("groups is 0", [](auto& options, auto&...) { options.groups = 0; });
+  fails("epsilon is 0", [](auto& options, auto&...) { options.epsilon = 0; });
+  fails("x has rank 1", [](auto&, auto& x, auto&...) { x.shape = {48}; });
+  fails("y has shape [4, 6, 2]", [](auto&, auto&, auto& y, auto&) { y.shape = {4, 6, 2}; });
+  fails("statistics.mean and variance", [](auto&, auto&, auto&, auto& statistics) { statistics.mean = nullptr; });
+  Call<float> call({{0, 2, 6}, Layout::channels_last, 3, ""}, kNormal);
+  EXPECT_TRUE(call.forward().ok());
+  EXPECT_TRUE(call.backward().ok());
+  EXPECT_EQ(call.dgamma, std::vector<float>(6, 0.0F)) << "sums over nothing";
+  Call<float> gelu({{4, 2, 6}, Layout::channels_last, 3, ""}, kNormal);
+  gelu.options.activation = Activation::gelu;
+  gelu.add = true;
+  EXPECT_NE(gelu.backward().message().find("y is given"), std::string::npos) << "gelu tells nothing by its sign";
+}
+
+}  // namespace
+}  // namespace equinorm

@@ -1,0 +1,382 @@
+// Group norm over the units of a plan, each normalized while it is still in the caches.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+
+#include "kernels/careful.hpp"
+#include "ops/group_norm/plan.hpp"
+#include "parallel/parallel_for.hpp"
+#include "reduce/moments.hpp"
+
+namespace equinorm::group_norm {
+
+template <class T>
+class Groups {
+ public:
+  using P = Parameter<T>;
+  using Arrays = kernels::CoefficientArrays<T>;
+
+  /// scratch: one a task.
+  Groups(const Plan& plan, const Scratch<T>* scratch, double epsilon, const Affine<T>& affine, Workers workers)
+      : p_(plan), g_(plan.g), s_(scratch), epsilon_(epsilon), affine_(affine), workers_(workers) {}
+
+  void forward(kernels::Forward<T> t, const Statistics& out) const {
+    t.stream = stream(t.y);
+    run([&](const Scratch<T>& s, const Unit& u) { moments(t.x, s, u); },
+        [&](const Scratch<T>* parts, const Unit& u) {
+          finish_statistics(parts, u);
+          for (std::size_t k = u.begin; out.mean != nullptr && k < u.end; ++k) {
+            out.mean[u.sample * g_.groups + k] = parts[0].mean[k];
+            out.variance[u.sample * g_.groups + k] = parts[0].variance[k];
+          }
+          write_forward(parts[0], u);
+        },
+        [&](const Scratch<T>& s, const Scratch<T>& of_unit, const Unit& u) { normalize(t, s, of_unit, u); });
+  }
+
+  void backward(kernels::Backward<T> t, const Statistics& statistics, const AffineGradients<T>& gradients) const {
+    t.stream = stream(t.dx);
+    for (std::size_t task = 0; task < p_.tasks; ++task) {
+      std::fill_n(s_[task].dgamma, g_.channels, 0.0);
+      std::fill_n(s_[task].dbeta, g_.channels, 0.0);
+    }
+    run(
+        [&](const Scratch<T>& s, const Unit& u) {
+          for (std::size_t k = u.begin; k < u.end; ++k) {
+            s.mean[k] = statistics.mean[u.sample * g_.groups + k];
+            s.variance[k] = statistics.variance[u.sample * g_.groups + k];
+          }
+          write_forward(s, u);
+          dots(t, s, u);
+        },
+        [&](const Scratch<T>* parts, const Unit& u) { finish_gradients(t, parts, u); },
+        [&](const Scratch<T>& s, const Scratch<T>& of_unit, const Unit& u) { differentiate(t, s, of_unit, u); });
+    for (std::size_t c = 0; c < g_.channels; ++c) {
+      double gamma = 0, beta = 0;
+      for (std::size_t task = 0; task < p_.tasks; ++task) {
+        gamma += s_[task].dgamma[c];
+        beta += s_[task].dbeta[c];
+      }
+      if (gradients.gamma != nullptr) gradients.gamma[c] = static_cast<P>(gamma);
+      if (gradients.beta != nullptr) gradients.beta[c] = static_cast<P>(beta);
+    }
+  }
+
+ private:
+  /// Groups begin … end − 1 of a sample, and the part of them that is meant.
+  struct Unit {
+    std::size_t sample, begin, end, part;
+  };
+
+  Unit unit(std::size_t index, std::size_t part) const {
+    const std::size_t begin = index % p_.units_of_sample * p_.together;
+    return {index / p_.units_of_sample, begin, std::min(begin + p_.together, g_.groups), part};
+  }
+
+  /// For each unit reduce(scratch, unit) its parts, finish(scratch of the parts, unit) once, then apply(scratch,
+  /// scratch of the first part, unit) to the parts.
+  template <class Reduce, class Finish, class Apply>
+  void run(const Reduce& reduce, const Finish& finish, const Apply& apply) const {
+    if (p_.parts == 1) {
+      parallel_for(p_.tasks, workers_, [&](std::size_t task) {
+        for (std::size_t i = task * p_.units / p_.tasks; i < (task + 1) * p_.units / p_.tasks; ++i) {
+          const Unit u = unit(i, 0);
+          reduce(s_[task], u);
+          finish(s_ + task, u);
+          apply(s_[task], s_[task], u);
+        }
+      });
+      return;
+    }
+    const auto first = [&](std::size_t task) { return task / p_.parts * p_.parts; };
+    const auto unit_of = [&](std::size_t task) { return unit(task / p_.parts, task % p_.parts); };
+    parallel_for(p_.tasks, workers_, [&](std::size_t task) { reduce(s_[task], unit_of(task)); });
+    for (std::size_t task = 0; task < p_.tasks; task += p_.parts) finish(s_ + task, unit_of(task));
+    parallel_for(p_.tasks, workers_, [&](std::size_t task) { apply(s_[task], s_[first(task)], unit_of(task)); });
+  }
+
+  // --- Where a unit lies. ---
+
+  std::size_t sample_begin(const Unit& u) const { return u.sample * g_.sample_elements(); }
+  std::size_t first_channel(const Unit& u) const { return u.begin * g_.group_channels; }
+  std::size_t end_channel(const Unit& u) const { return u.end * g_.group_channels; }
+
+  /// Planes: the channels of a part, of every group alike (several groups are never cut).
+  std::size_t part_channel(const Unit& u, std::size_t part) const {
+    return first_channel(u) + (end_channel(u) - first_channel(u)) * part / p_.parts;
+  }
+
+  /// Columns: calls body(element, block) for the blocks of rows of a part, and for what is left over of the sample.
+  template <class Body>
+  void for_each_block(const Unit& u, const Body& body) const {
+    const kernels::ColumnPlan& c = p_.columns;
+    for (std::size_t i = c.blocks * u.part / p_.parts; i < c.blocks * (u.part + 1) / p_.parts; ++i) {
+      const std::size_t row = i * c.block_rows;
+      body(sample_begin(u) + row * c.width, Block{std::min(c.block_rows, c.rows - row), c.width, c.width});
+    }
+    if (u.part + 1 == p_.parts && c.tail > 0) body(sample_begin(u) + c.rows * c.width, Block{1, c.width, c.tail});
+  }
+
+  /// Rows of a part that column `at` has.
+  std::size_t rows_of_column(std::size_t part, std::size_t at) const {
+    const kernels::ColumnPlan& c = p_.columns;
+    const auto row = [&](std::size_t block) { return std::min(block * c.block_rows, c.rows); };
+    return row(c.blocks * (part + 1) / p_.parts) - row(c.blocks * part / p_.parts) +
+           (part + 1 == p_.parts && at < c.tail ? 1 : 0);
+  }
+
+  PlaneBlock planes(std::size_t channels) const { return {1, 0, channels, g_.positions, g_.positions}; }
+
+  /// Calls body(begin, step, count) for the elements of channel c of the unit's sample.
+  kernels::Run run_of_channel(const Unit& u, std::size_t c) const {
+    if (g_.columns) return {sample_begin(u) + c, g_.channels, g_.positions};
+    return {sample_begin(u) + c * g_.positions, 1, g_.positions};
+  }
+
+  bool stream(const T* out) const {
+    const std::size_t stride = g_.columns ? p_.columns.width : g_.positions;
+    return kernels::streams(g_.samples * g_.sample_elements(), out, stride) &&
+           g_.sample_elements() * sizeof(T) % 64 == 0;
+  }
+
+  // --- Forward. ---
+
+  /// Columns: the moments of every column to first and second. Planes: those of every group.
+  void moments(const T* x, const Scratch<T>& s, const Unit& u) const {
+    if (g_.columns && g_.positions > 1) {
+      std::size_t rows = 0;
+      for_each_block(u, [&](std::size_t at, const Block& block) {
+        kernel_.column_moments(x + at, block, rows, s.first, s.second);
+        rows += block.rows;
+      });
+      return;
+    }
+    const std::size_t begin = part_channel(u, u.part), end = part_channel(u, u.part + 1);
+    const std::size_t length = (end - begin) / (u.end - u.begin) * g_.positions,
+                      at = sample_begin(u) + begin * g_.positions;
+    for (std::size_t k = u.begin; k < u.end; k += kMaxPlaneChannels) {
+      const std::size_t count = std::min(kMaxPlaneChannels, u.end - k);
+      std::array<Moments, kMaxPlaneChannels> total{}, piece{};
+      for (std::size_t i = 0; i < length; i += Plan::kPieceElements) {
+        const std::size_t piece_length = std::min(Plan::kPieceElements, length - i);
+        kernel_.plane_moments(x + at + (k - u.begin) * length + i, {1, 0, count, length, piece_length}, piece.data());
+        for (std::size_t j = 0; j < count; ++j) total[j].merge(piece[j]);
+      }
+      for (std::size_t j = 0; j < count; ++j) {
+        s.first[k + j] = total[j].mean;
+        s.second[k + j] = total[j].m2;
+      }
+    }
+  }
+
+  /// What `moments` found of group k in one part.
+  Moments group_moments(const Scratch<T>& s, const Unit& u, std::size_t part, std::size_t k) const {
+    if (!g_.columns || g_.positions == 1) {
+      const std::size_t channels = (part_channel(u, part + 1) - part_channel(u, part)) / (u.end - u.begin);
+      return {static_cast<double>(channels * g_.positions), s.first[k], s.second[k]};
+    }
+    const auto for_each_column = [&](const auto& body) {
+      for (std::size_t fold = 0; fold < p_.columns.width; fold += g_.channels) {
+        for (std::size_t c = k * g_.group_channels; c < (k + 1) * g_.group_channels; ++c) {
+          body(fold + c, static_cast<double>(rows_of_column(part, fold + c)));
+        }
+      }
+    };
+    Moments m;
+    for_each_column([&](std::size_t at, double rows) {
+      if (rows == 0) return;
+      m.count += rows;
+      m.mean += rows * s.first[at];
+    });
+    m.mean /= m.count;
+    for_each_column([&](std::size_t at, double rows) {
+      if (rows == 0) return;
+      const double difference = s.first[at] - m.mean;
+      m.m2 += s.second[at] + rows * (difference * difference);
+    });
+    return m;
+  }
+
+  void finish_statistics(const Scratch<T>* parts, const Unit& u) const {
+    for (std::size_t k = u.begin; k < u.end; ++k) {
+      Moments total;
+      for (std::size_t part = 0; part < p_.parts; ++part) total.merge(group_moments(parts[part], u, part, k));
+      parts[0].mean[k] = total.mean;
+      parts[0].variance[k] = total.variance();
+    }
+  }
+
+  double inverse_deviation(const Scratch<T>& s, std::size_t k) const { return 1 / std::sqrt(s.variance[k] + epsilon_); }
+  double gamma(std::size_t c) const { return affine_.gamma == nullptr ? 1.0 : static_cast<double>(affine_.gamma[c]); }
+  double beta(std::size_t c) const { return affine_.beta == nullptr ? 0.0 : static_cast<double>(affine_.beta[c]); }
+
+  kernels::Channel channel(const Scratch<T>& s, std::size_t k, std::size_t c) const {
+    return {s.mean[k], gamma(c) * inverse_deviation(s, k), beta(c)};
+  }
+
+  bool needs_care(const Scratch<T>& s, const Unit& u) const {
+    for (std::size_t k = u.begin; k < u.end; ++k) {
+      if (kernels::needs_care<T>(s.mean[k], s.variance[k])) return true;
+    }
+    return false;
+  }
+
+  /// Calls body(k, channels …) and then copies what it wrote for the first row of a fold to the others.
+  void repeat(P* array) const {
+    for (std::size_t at = g_.channels; g_.columns && at < p_.columns.width; at += g_.channels) {
+      std::copy_n(array, g_.channels, array + at);
+    }
+  }
+
+  void write_forward(const Scratch<T>& s, const Unit& u) const {
+    for (std::size_t k = u.begin; k < u.end; ++k) {
+      const double inverse = inverse_deviation(s, k), rest = kernels::mean_rest<P>(s.mean[k]);
+      const auto mean = static_cast<P>(s.mean[k]);
+      for (std::size_t c = k * g_.group_channels; c < (k + 1) * g_.group_channels; ++c) {
+        const double scale = gamma(c) * inverse;
+        s.coefficients.mean[c] = mean;
+        s.coefficients.scale[c] = static_cast<P>(scale);
+        s.coefficients.shift[c] = static_cast<P>(beta(c) - rest * scale);
+      }
+    }
+    for (P* array : {s.coefficients.mean, s.coefficients.scale, s.coefficients.shift}) repeat(array);
+  }
+
+  void normalize(const kernels::Forward<T>& t, const Scratch<T>&, const Scratch<T>& of_unit, const Unit& u) const {
+    const kernels::Coefficients<T> k = of_unit.coefficients;
+    if (needs_care(of_unit, u)) {
+      if (u.part > 0) return;
+      for (std::size_t c = first_channel(u); c < end_channel(u); ++c) {
+        kernels::careful_normalize(run_of_channel(u, c), t, channel(of_unit, c / g_.group_channels, c));
+      }
+    } else if (g_.columns) {
+      for_each_block(u, [&](std::size_t at, const Block& block) {
+        kernels::Forward<T> moved = t.at(at);
+        moved.stream = t.stream && block.columns == p_.columns.width;
+        kernel_.normalize_columns(moved, block, k);
+      });
+    } else {
+      const std::size_t begin = part_channel(u, u.part), end = part_channel(u, u.part + 1);
+      kernel_.normalize_planes(t.at(sample_begin(u) + begin * g_.positions), planes(end - begin), k.at(begin));
+    }
+  }
+
+  // --- Backward. ---
+
+  /// Σg and Σ g·(x − mean) of every column or channel of a part to first and second.
+  void dots(const kernels::Backward<T>& t, const Scratch<T>& s, const Unit& u) const {
+    const kernels::Coefficients<T> k = s.coefficients;
+    if (needs_care(s, u)) return;  // finish_gradients takes all of it
+    if (g_.columns) {
+      std::fill_n(s.first, p_.columns.width, 0.0);
+      std::fill_n(s.second, p_.columns.width, 0.0);
+      for_each_block(
+          u, [&](std::size_t at, const Block& block) { kernel_.column_dots(t.at(at), block, k, s.first, s.second); });
+      return;
+    }
+    const std::size_t begin = part_channel(u, u.part), end = part_channel(u, u.part + 1);
+    std::fill(s.first + begin, s.first + end, 0.0);
+    std::fill(s.second + begin, s.second + end, 0.0);
+    for (std::size_t c = begin; c < end; c += kMaxPlaneChannels) {
+      const std::size_t count = std::min(kMaxPlaneChannels, end - c);
+      kernel_.plane_dots(t.at(sample_begin(u) + c * g_.positions), planes(count), k.at(c), s.first + c, s.second + c);
+    }
+  }
+
+  /// Sums the parts' dots to [channels] in the first part's scratch; those of a careful unit are taken here.
+  void sum_parts(const kernels::Backward<T>& t, const Scratch<T>* parts, const Unit& u) const {
+    const Scratch<T>& s = parts[0];
+    if (needs_care(s, u)) {
+      for (std::size_t c = first_channel(u); c < end_channel(u); ++c) {
+        s.first[c] = s.second[c] = 0;
+        kernels::careful_dots(run_of_channel(u, c), t, channel(s, c / g_.group_channels, c), s.first + c, s.second + c);
+      }
+      return;
+    }
+    for (std::size_t part = 0; part < p_.parts; ++part) {
+      const std::size_t begin = g_.columns ? 0 : part_channel(u, part);
+      const std::size_t end = g_.columns ? p_.columns.width : part_channel(u, part + 1);
+      for (std::size_t at = begin; part > 0 && at < end; ++at) {
+        s.first[at] = (g_.columns ? s.first[at] : 0) + parts[part].first[at];
+        s.second[at] = (g_.columns ? s.second[at] : 0) + parts[part].second[at];
+      }
+    }
+    for (std::size_t at = g_.channels; g_.columns && at < p_.columns.width; ++at) {
+      s.first[at % g_.channels] += s.first[at];
+      s.second[at % g_.channels] += s.second[at];
+    }
+    for (std::size_t k = u.begin; k < u.end; ++k) {
+      const double rest = kernels::mean_rest<P>(s.mean[k]);
+      for (std::size_t c = k * g_.group_channels; c < (k + 1) * g_.group_channels; ++c)
+        s.second[c] -= s.first[c] * rest;
+    }
+  }
+
+  void finish_gradients(const kernels::Backward<T>& t, const Scratch<T>* parts, const Unit& u) const {
+    const Scratch<T>& s = parts[0];
+    sum_parts(t, parts, u);
+    const auto m = static_cast<double>(g_.group_elements());
+    for (std::size_t k = u.begin; k < u.end; ++k) {
+      const double inverse = inverse_deviation(s, k);
+      double sum = 0, dot = 0;
+      for (std::size_t c = k * g_.group_channels; c < (k + 1) * g_.group_channels; ++c) {
+        sum += gamma(c) * s.first[c];
+        dot += gamma(c) * s.second[c];
+        s.dbeta[c] += s.first[c];
+        s.dgamma[c] += s.second[c] * inverse;
+      }
+      // The group's, kept where the dots of its first channel were.
+      s.first[k * g_.group_channels] = sum / m * inverse;
+      s.second[k * g_.group_channels] = dot / m * inverse * inverse * inverse;
+      const double rest = kernels::mean_rest<P>(s.mean[k]);
+      const auto offset = static_cast<P>(offset_of(s, k) - rest * slope_of(s, k)),
+                 slope = static_cast<P>(slope_of(s, k));
+      for (std::size_t c = k * g_.group_channels; c < (k + 1) * g_.group_channels; ++c) {
+        s.coefficients.offset[c] = offset;
+        s.coefficients.slope[c] = slope;
+      }
+    }
+    for (P* array : {s.coefficients.offset, s.coefficients.slope}) repeat(array);
+  }
+  double offset_of(const Scratch<T>& s, std::size_t k) const { return s.first[k * g_.group_channels]; }
+  double slope_of(const Scratch<T>& s, std::size_t k) const { return s.second[k * g_.group_channels]; }
+
+  void differentiate(const kernels::Backward<T>& t, const Scratch<T>&, const Scratch<T>& of_unit, const Unit& u) const {
+    const kernels::Coefficients<T> coefficients = of_unit.coefficients;
+    bool careful = needs_care(of_unit, u);
+    for (std::size_t k = u.begin; k < u.end; ++k) careful = careful || kernels::needs_care<T>(slope_of(of_unit, k));
+    if (careful) {
+      if (u.part > 0) return;
+      for (std::size_t c = first_channel(u); c < end_channel(u); ++c) {
+        const std::size_t k = c / g_.group_channels;
+        kernels::Channel wide = channel(of_unit, k, c);
+        wide.offset = offset_of(of_unit, k);
+        wide.slope = slope_of(of_unit, k);
+        kernels::careful_differentiate(run_of_channel(u, c), t, wide);
+      }
+    } else if (g_.columns) {
+      for_each_block(u, [&](std::size_t at, const Block& block) {
+        kernels::Backward<T> moved = t.at(at);
+        moved.stream = t.stream && block.columns == p_.columns.width;
+        kernel_.gradient_columns(moved, block, coefficients);
+      });
+    } else {
+      const std::size_t begin = part_channel(u, u.part), end = part_channel(u, u.part + 1);
+      kernel_.gradient_planes(t.at(sample_begin(u) + begin * g_.positions), planes(end - begin),
+                              coefficients.at(begin));
+    }
+  }
+
+  const Plan& p_;
+  const Geometry& g_;
+  const Scratch<T>* s_;
+  double epsilon_;
+  const Affine<T>& affine_;
+  Workers workers_;
+  const kernels::Kernels<T>& kernel_ = kernels::get<T>();
+};
+
+}  // namespace equinorm::group_norm

@@ -1,0 +1,81 @@
+// How a tensor is cut for group norm, from its shape alone, and where the pieces of the workspace lie.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+
+#include "core/workspace.hpp"
+#include "equinorm/group_norm.hpp"
+#include "kernels/channel.hpp"
+#include "kernels/column_plan.hpp"
+
+namespace equinorm::group_norm {
+
+/// `samples` times [positions, channels] (channels-last) or [channels, positions].
+struct Geometry {
+  Geometry(std::size_t group_count, const Shape& shape, Layout layout) : groups(group_count) {
+    const std::size_t axis = layout == Layout::channels_last ? shape.rank() - 1 : 1;
+    samples = shape[0];
+    channels = shape[axis];
+    group_channels = channels / groups;
+    positions = 1;
+    for (std::size_t i = 1; i < shape.rank(); ++i) positions *= i == axis ? 1 : shape[i];
+    columns = layout == Layout::channels_last || positions == 1;
+  }
+  std::size_t sample_elements() const { return channels * positions; }
+  std::size_t group_elements() const { return group_channels * positions; }
+
+  std::size_t samples, channels, groups, group_channels, positions;
+  bool columns;  ///< a sample is a matrix [positions, channels]
+};
+
+/// A unit is what shares nothing with others: all groups of a sample (columns), or some of them, side by side (planes).
+/// Many units are dealt to tasks; few are cut into parts, a task each: parts of the rows, or of the channels of a
+/// group.
+struct Plan {
+  explicit Plan(const Geometry& geometry) : g(geometry), columns(g.positions, g.channels) {
+    if (!g.columns) {
+      together = std::clamp<std::size_t>(kUnitElements / g.group_elements(), 1, std::min(g.groups, kMaxPlaneChannels));
+    } else {
+      together = g.groups;
+    }
+    units_of_sample = (g.groups + together - 1) / together;
+    units = g.samples * units_of_sample;
+    const std::size_t wanted = units == 0 ? 1 : kTasks / units,
+                      room = g.sample_elements() / units_of_sample / kPartElements;
+    const std::size_t most = g.columns ? columns.blocks : together > 1 ? 1 : g.group_channels;
+    parts = std::clamp<std::size_t>(std::min(wanted, room), 1, std::max<std::size_t>(most, 1));
+    tasks = parts > 1 ? units * parts : std::min(units, kTasks);
+  }
+
+  static constexpr std::size_t kTasks = 32;
+  static constexpr std::size_t kUnitElements = 4096;
+  static constexpr std::size_t kPartElements = 64 << 10;
+  static constexpr std::size_t kPieceElements = 8192;  ///< moments are taken of: a block of the first caches
+
+  const Geometry& g;
+  kernels::ColumnPlan columns;  ///< of one sample
+  std::size_t together, units_of_sample, units, parts, tasks;
+};
+
+/// What one task keeps in the workspace.
+template <class T>
+struct Scratch {
+  Scratch(const Plan& p, Workspace& workspace) {
+    const std::size_t width = p.g.columns ? p.columns.width : p.g.channels;
+    first = workspace.take<double>(width);
+    second = workspace.take<double>(width);
+    dgamma = workspace.take<double>(p.g.channels);
+    dbeta = workspace.take<double>(p.g.channels);
+    mean = workspace.take<double>(p.g.groups);
+    variance = workspace.take<double>(p.g.groups);
+    coefficients = kernels::CoefficientArrays<T>(workspace, width);
+  }
+
+  double *first, *second;   ///< [columns or channels]: means and M2, or Σg and Σ g·(x − mean)
+  double *dgamma, *dbeta;   ///< [channels]: sums over the units of this task
+  double *mean, *variance;  ///< [groups], of one sample
+  kernels::CoefficientArrays<T> coefficients;
+};
+
+}  // namespace equinorm::group_norm

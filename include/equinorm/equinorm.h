@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-/* ---- Outcome ---------------------------------------------------------------------------------------------------- */
+/* ---- Outcome ----------------------------------------------------------------------------------------------------- */
 
 typedef int32_t equinorm_status;
 enum {
@@ -38,7 +38,7 @@ enum {
 /* "0.1.0" */
 EQUINORM_API const char* equinorm_version(void);
 
-/* ---- Tensors ---------------------------------------------------------------------------------------------------- */
+/* ---- Tensors ----------------------------------------------------------------------------------------------------- */
 
 typedef int32_t equinorm_dtype;
 enum {
@@ -68,7 +68,19 @@ typedef struct equinorm_tensor {
   size_t row_stride;                 /* elements from one row of a matrix to the next; 0: dense */
 } equinorm_tensor;
 
-/* ---- How an operation runs -------------------------------------------------------------------------------------- */
+/* ---- Options of every operation ---------------------------------------------------------------------------------- */
+
+/* Fused behind a norm. */
+typedef int32_t equinorm_activation;
+enum {
+  EQUINORM_ACTIVATION_NONE = 0,
+  EQUINORM_RELU = 1,
+  EQUINORM_LEAKY_RELU = 2, /* slope 0.01 */
+  EQUINORM_SILU = 3,
+  EQUINORM_GELU = 4 /* exact, by erf */
+};
+
+/* ---- How an operation runs --------------------------------------------------------------------------------------- */
 
 typedef void (*equinorm_task)(void* context, size_t index);
 
@@ -96,16 +108,7 @@ EQUINORM_API size_t equinorm_simd_target(char* name, size_t bytes);
 /* Forces one of them; "" returns to the best. Not while operations run. */
 EQUINORM_API equinorm_status equinorm_set_simd_target(const char* name, char* message, size_t message_bytes);
 
-/* ---- Batch norm ------------------------------------------------------------------------------------------------- */
-
-typedef int32_t equinorm_activation;
-enum {
-  EQUINORM_ACTIVATION_NONE = 0,
-  EQUINORM_RELU = 1,
-  EQUINORM_LEAKY_RELU = 2, /* slope 0.01 */
-  EQUINORM_SILU = 3,
-  EQUINORM_GELU = 4 /* exact, by erf */
-};
+/* ---- Batch norm -------------------------------------------------------------------------------------------------- */
 
 /* What is done with a batch whose statistics are not finite. */
 typedef int32_t equinorm_non_finite;
@@ -176,6 +179,72 @@ EQUINORM_API equinorm_status equinorm_batch_norm_backward(const equinorm_batch_n
                                                           const equinorm_tensor* dx, const equinorm_tensor* dresidual,
                                                           void* dgamma, void* dbeta,
                                                           const equinorm_execution* execution);
+
+/* ---- Group norm -------------------------------------------------------------------------------------------------- */
+
+typedef struct equinorm_group_norm_options {
+  size_t size;
+  size_t groups;  /* 1; divides the channels */
+  double epsilon; /* 1e-5, inside the root; at least 1e-30 */
+  equinorm_activation activation;
+  int32_t reserved;
+} equinorm_group_norm_options;
+EQUINORM_API void equinorm_group_norm_options_init(equinorm_group_norm_options* options, size_t size);
+
+/* Scratch that every call needs for tensors like x, in bytes; 0 where the arguments are wrong. */
+EQUINORM_API size_t equinorm_group_norm_workspace_bytes(const equinorm_group_norm_options* options,
+                                                        const equinorm_tensor* x);
+
+/* Forward, in training and inference alike: statistics per sample and group, [N, groups] each. gamma and beta:
+ * [channels]. gamma, beta, residual, and, where backward will not follow, mean and variance may be NULL. y may be x or
+ * residual. */
+EQUINORM_API equinorm_status equinorm_group_norm_forward(const equinorm_group_norm_options* options,
+                                                         const equinorm_tensor* x, const void* gamma, const void* beta,
+                                                         const equinorm_tensor* residual, const equinorm_tensor* y,
+                                                         double* mean, double* variance,
+                                                         const equinorm_execution* execution);
+
+/* Backward; x, mean and variance are forward's, y where an activation stands over a residual (relu and leaky_relu
+ * only). y, gamma, beta, dresidual, dgamma and dbeta may be NULL. dx may be dy or x. */
+EQUINORM_API equinorm_status equinorm_group_norm_backward(const equinorm_group_norm_options* options,
+                                                          const equinorm_tensor* x, const equinorm_tensor* y,
+                                                          const equinorm_tensor* dy, const void* gamma,
+                                                          const void* beta, const double* mean, const double* variance,
+                                                          const equinorm_tensor* dx, const equinorm_tensor* dresidual,
+                                                          void* dgamma, void* dbeta,
+                                                          const equinorm_execution* execution);
+
+/* ---- Instance norm ----------------------------------------------------------------------------------------------- */
+
+typedef struct equinorm_instance_norm_options {
+  size_t size;
+  double epsilon; /* 1e-5, inside the root; at least 1e-30 */
+  equinorm_activation activation;
+  int32_t reserved;
+} equinorm_instance_norm_options;
+EQUINORM_API void equinorm_instance_norm_options_init(equinorm_instance_norm_options* options, size_t size);
+
+/* Scratch that every call needs for tensors like x, in bytes; 0 where the arguments are wrong. */
+EQUINORM_API size_t equinorm_instance_norm_workspace_bytes(const equinorm_instance_norm_options* options,
+                                                           const equinorm_tensor* x);
+
+/* Forward, in training and inference alike: statistics per sample and channel, [N, channels] each. gamma and beta:
+ * [channels]. gamma, beta, residual, and, where backward will not follow, mean and variance may be NULL. */
+EQUINORM_API equinorm_status equinorm_instance_norm_forward(const equinorm_instance_norm_options* options,
+                                                            const equinorm_tensor* x, const void* gamma,
+                                                            const void* beta, const equinorm_tensor* residual,
+                                                            const equinorm_tensor* y, double* mean, double* variance,
+                                                            const equinorm_execution* execution);
+
+/* Backward; x, mean and variance are forward's, y where an activation stands over a residual (relu and leaky_relu
+ * only). y, gamma, beta, dresidual, dgamma and dbeta may be NULL. dx may be dy or x. */
+EQUINORM_API equinorm_status equinorm_instance_norm_backward(const equinorm_instance_norm_options* options,
+                                                             const equinorm_tensor* x, const equinorm_tensor* y,
+                                                             const equinorm_tensor* dy, const void* gamma,
+                                                             const void* beta, const double* mean,
+                                                             const double* variance, const equinorm_tensor* dx,
+                                                             const equinorm_tensor* dresidual, void* dgamma,
+                                                             void* dbeta, const equinorm_execution* execution);
 
 #ifdef __cplusplus
 }

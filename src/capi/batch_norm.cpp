@@ -65,15 +65,9 @@ void equinorm_running_statistics_init(equinorm_running_statistics* running, size
 }
 
 size_t equinorm_batch_norm_workspace_bytes(const equinorm_tensor* x) {
-  size_t bytes = 0;
-  run("batch_norm_workspace_bytes", nullptr, [&](const Execution&) -> Status {
-    with_type(x, [&]<class T>(std::type_identity<T>) {
-      const auto view = read_tensor<const T>(x, *x, "x");
-      bytes = batch_norm_workspace_bytes<T>(view.shape, view.layout);
-    });
-    return {};
+  return workspace_bytes(x, [&]<class T>(const Arguments<T>& a) {
+    return batch_norm_workspace_bytes<T>(a.in(x, "x").shape, a.in(x, "x").layout);
   });
-  return bytes;
 }
 
 equinorm_status equinorm_batch_norm_forward(const equinorm_batch_norm_options* options, const equinorm_tensor* x,
@@ -81,12 +75,10 @@ equinorm_status equinorm_batch_norm_forward(const equinorm_batch_norm_options* o
                                             const equinorm_tensor* y, double* mean, double* variance,
                                             equinorm_running_statistics* running, const equinorm_execution* execution) {
   return run("batch_norm_forward", execution, [&](const Execution& how) {
-    return with_type(x, [&]<class T>(std::type_identity<T>) {
+    return with_type(x, [&]<class T>(const Arguments<T>& a) {
       Running<T> taken(running);
-      return batch_norm_forward<T>(options_of(options), read_tensor<const T>(x, *x, "x"),
-                                   {static_cast<const Parameter<T>*>(gamma), static_cast<const Parameter<T>*>(beta)},
-                                   read_tensor<const T>(residual, *x, "residual"), read_tensor<T>(y, *x, "y"),
-                                   {mean, variance}, taken.get(), how);
+      return batch_norm_forward<T>(options_of(options), a.in(x, "x"), a.affine(gamma, beta), a.in(residual, "residual"),
+                                   a.out(y, "y"), {mean, variance}, taken.get(), how);
     });
   });
 }
@@ -96,11 +88,10 @@ equinorm_status equinorm_batch_norm_inference(const equinorm_batch_norm_options*
                                               const void* variance, const equinorm_tensor* residual,
                                               const equinorm_tensor* y, const equinorm_execution* execution) {
   return run("batch_norm_inference", execution, [&](const Execution& how) {
-    return with_type(x, [&]<class T>(std::type_identity<T>) {
-      return batch_norm_inference<T>(options_of(options), read_tensor<const T>(x, *x, "x"),
-                                     {static_cast<const Parameter<T>*>(gamma), static_cast<const Parameter<T>*>(beta)},
+    return with_type(x, [&]<class T>(const Arguments<T>& a) {
+      return batch_norm_inference<T>(options_of(options), a.in(x, "x"), a.affine(gamma, beta),
                                      static_cast<const Parameter<T>*>(mean), static_cast<const Parameter<T>*>(variance),
-                                     read_tensor<const T>(residual, *x, "residual"), read_tensor<T>(y, *x, "y"), how);
+                                     a.in(residual, "residual"), a.out(y, "y"), how);
     });
   });
 }
@@ -111,15 +102,10 @@ equinorm_status equinorm_batch_norm_backward(const equinorm_batch_norm_options* 
                                              const equinorm_tensor* dx, const equinorm_tensor* dresidual, void* dgamma,
                                              void* dbeta, const equinorm_execution* execution) {
   return run("batch_norm_backward", execution, [&](const Execution& how) {
-    return with_type(x, [&]<class T>(std::type_identity<T>) {
-      // Backward only reads the statistics that forward wrote.
-      const Statistics statistics{const_cast<double*>(mean), const_cast<double*>(variance)};
-      return batch_norm_backward<T>(options_of(options), read_tensor<const T>(x, *x, "x"),
-                                    read_tensor<const T>(y, *x, "y"), read_tensor<const T>(dy, *x, "dy"),
-                                    {static_cast<const Parameter<T>*>(gamma), static_cast<const Parameter<T>*>(beta)},
-                                    statistics, read_tensor<T>(dx, *x, "dx"),
-                                    read_tensor<T>(dresidual, *x, "dresidual"),
-                                    {static_cast<Parameter<T>*>(dgamma), static_cast<Parameter<T>*>(dbeta)}, how);
+    return with_type(x, [&]<class T>(const Arguments<T>& a) {
+      return batch_norm_backward<T>(options_of(options), a.in(x, "x"), a.in(y, "y"), a.in(dy, "dy"),
+                                    a.affine(gamma, beta), read_only(mean, variance), a.out(dx, "dx"),
+                                    a.out(dresidual, "dresidual"), a.gradients(dgamma, dbeta), how);
     });
   });
 }

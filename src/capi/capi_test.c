@@ -204,6 +204,41 @@ static void test_every_type(void) {
   }
 }
 
+/* Instance norm is group norm with a group for every channel: forward and backward, bit for bit. */
+static void test_group_and_instance_norm(void) {
+  struct Data *group = make_data(), *instance = make_data();
+  equinorm_group_norm_options options;
+  equinorm_group_norm_options_init(&options, sizeof options);
+  CHECK(options.groups == 1 && options.epsilon == 1e-5);
+  options.groups = kChannels;
+  double mean[2][kSamples * kChannels], variance[2][kSamples * kChannels];
+  const equinorm_layout layout = EQUINORM_CHANNELS_FIRST;
+  equinorm_tensor x = tensor(group->x, layout), y = tensor(group->y, layout), dy = tensor(group->dy, layout),
+                  dx = tensor(group->dx, layout);
+  CHECK(equinorm_group_norm_workspace_bytes(&options, &x) > 0);
+  CHECK_OK(equinorm_group_norm_forward(&options, &x, group->gamma, group->beta, NULL, &y, mean[0], variance[0], NULL));
+  CHECK_OK(equinorm_group_norm_backward(&options, &x, NULL, &dy, group->gamma, group->beta, mean[0], variance[0], &dx,
+                                        NULL, group->dgamma, group->dbeta, NULL));
+  options.groups = 5;
+  CHECK(equinorm_group_norm_forward(&options, &x, NULL, NULL, NULL, &y, NULL, NULL, NULL) == EQUINORM_INVALID_ARGUMENT);
+  CHECK(equinorm_group_norm_workspace_bytes(&options, &x) == 0);
+
+  x.data = instance->x;
+  y.data = instance->y;
+  dy.data = instance->dy;
+  dx.data = instance->dx;
+  CHECK_OK(
+      equinorm_instance_norm_forward(NULL, &x, instance->gamma, instance->beta, NULL, &y, mean[1], variance[1], NULL));
+  CHECK_OK(equinorm_instance_norm_backward(NULL, &x, NULL, &dy, instance->gamma, instance->beta, mean[1], variance[1],
+                                           &dx, NULL, instance->dgamma, instance->dbeta, NULL));
+  CHECK(memcmp(group, instance, sizeof *group) == 0);
+  CHECK(memcmp(mean[0], mean[1], sizeof mean[0]) == 0);
+  CHECK(memcmp(variance[0], variance[1], sizeof variance[0]) == 0);
+  CHECK(group->y[5] != 0 && group->dx[5] != 0);
+  free(group);
+  free(instance);
+}
+
 /* One of the ways to call it wrongly: a word that the message must have, and the status. */
 static void expect_refusal(equinorm_status status, equinorm_status want, const char* message, const char* word) {
   const int before = failures;
@@ -239,6 +274,12 @@ static void test_bad_arguments_are_named(void) {
   bad = good;
   bad.rank = 6;
   expect_refusal(FORWARD(&bad, &y), EQUINORM_INVALID_ARGUMENT, message, "x has rank 6");
+  bad = good;
+  bad.row_stride = kChannels + 1;
+  expect_refusal(FORWARD(&bad, &y), EQUINORM_INVALID_ARGUMENT, message, "x has a row stride of 13");
+  bad = y;
+  bad.row_stride = kChannels + 1;
+  expect_refusal(FORWARD(&good, &bad), EQUINORM_INVALID_ARGUMENT, message, "y has a row stride of 13");
   bad = good;
   bad.extents[0] = 7;
   expect_refusal(FORWARD(&bad, &y), EQUINORM_INVALID_ARGUMENT, message, "the shape of x");
@@ -336,6 +377,7 @@ int main(void) {
   }
   test_every_type();
   test_inference();
+  test_group_and_instance_norm();
   test_bad_arguments_are_named();
   test_structs_may_grow();
   test_simd_targets();

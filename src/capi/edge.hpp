@@ -15,6 +15,7 @@
 
 #include "equinorm/equinorm.h"
 #include "equinorm/execution.hpp"
+#include "equinorm/norm.hpp"
 #include "equinorm/status.hpp"
 #include "equinorm/tensor.hpp"
 #include "equinorm/types.hpp"
@@ -80,39 +81,62 @@ Enum read_enum(std::int32_t value, Enum last, std::string_view name) {
   return static_cast<Enum>(value);
 }
 
-/// Calls body(std::type_identity<T>()) for the element type T of x.
+/// The arguments of a call on elements of type T, which is that of `x`. NULL is a tensor that is absent.
+template <class T>
+class Arguments {
+ public:
+  explicit Arguments(const equinorm_tensor& x) : x_(x) {}
+
+  TensorView<const T> in(const equinorm_tensor* tensor, const char* name) const { return read<const T>(tensor, name); }
+  TensorView<T> out(const equinorm_tensor* tensor, const char* name) const { return read<T>(tensor, name); }
+  Affine<T> affine(const void* gamma, const void* beta) const {
+    return {static_cast<const Parameter<T>*>(gamma), static_cast<const Parameter<T>*>(beta)};
+  }
+  AffineGradients<T> gradients(void* gamma, void* beta) const {
+    return {static_cast<Parameter<T>*>(gamma), static_cast<Parameter<T>*>(beta)};
+  }
+
+ private:
+  template <class Element>
+  TensorView<Element> read(const equinorm_tensor* tensor, const char* name) const {
+    if (tensor == nullptr) return {};
+    if (tensor->dtype != x_.dtype) {
+      refuse(name + (" has dtype " + std::to_string(tensor->dtype)), std::to_string(x_.dtype) + ", that of x");
+    }
+    if (tensor->rank > kMaxRank) refuse(name + (" has rank " + std::to_string(tensor->rank)), "at most 5");
+    if (tensor->layout != EQUINORM_CHANNELS_LAST && tensor->layout != EQUINORM_CHANNELS_FIRST) {
+      refuse(name + (" has layout " + std::to_string(tensor->layout)),
+             "EQUINORM_CHANNELS_LAST or EQUINORM_CHANNELS_FIRST", StatusCode::unsupported);
+    }
+    return {static_cast<Element*>(tensor->data), Shape(std::span(tensor->extents, tensor->rank)),
+            static_cast<Layout>(tensor->layout), tensor->row_stride};
+  }
+
+  const equinorm_tensor& x_;
+};
+
+/// Statistics that backward reads only, though C++ has one struct for both ways.
+inline Statistics read_only(const double* mean, const double* variance) {
+  return {const_cast<double*>(mean), const_cast<double*>(variance)};
+}
+
+/// Calls body(Arguments<T>) for the element type T of x.
 template <class Body>
 auto with_type(const equinorm_tensor* x, const Body& body) {
   if (x == nullptr) refuse("x is null", "a tensor");
   switch (x->dtype) {
     case EQUINORM_F32:
-      return body(std::type_identity<float>());
+      return body(Arguments<float>(*x));
     case EQUINORM_F64:
-      return body(std::type_identity<double>());
+      return body(Arguments<double>(*x));
     case EQUINORM_BF16:
-      return body(std::type_identity<bfloat16>());
+      return body(Arguments<bfloat16>(*x));
     case EQUINORM_F16:
-      return body(std::type_identity<float16>());
+      return body(Arguments<float16>(*x));
     default:
       refuse("x has dtype " + std::to_string(x->dtype),
              "one of EQUINORM_F32, EQUINORM_F64, EQUINORM_BF16, EQUINORM_F16", StatusCode::unsupported);
   }
-}
-
-/// A tensor of C as a view; NULL as one that is absent. `x` says the type that all tensors of a call have.
-template <class T>
-TensorView<T> read_tensor(const equinorm_tensor* tensor, const equinorm_tensor& x, std::string_view name) {
-  if (tensor == nullptr) return {};
-  if (tensor->dtype != x.dtype) {
-    refuse(std::string(name) + " has dtype " + std::to_string(tensor->dtype), std::to_string(x.dtype) + ", that of x");
-  }
-  if (tensor->rank > kMaxRank) refuse(std::string(name) + " has rank " + std::to_string(tensor->rank), "at most 5");
-  if (tensor->layout != EQUINORM_CHANNELS_LAST && tensor->layout != EQUINORM_CHANNELS_FIRST) {
-    refuse(std::string(name) + " has layout " + std::to_string(tensor->layout),
-           "EQUINORM_CHANNELS_LAST or EQUINORM_CHANNELS_FIRST", StatusCode::unsupported);
-  }
-  return {static_cast<T*>(tensor->data), Shape(std::span(tensor->extents, tensor->rank)),
-          static_cast<Layout>(tensor->layout), tensor->row_stride};
 }
 
 /// The threads that the caller of C brings.
@@ -156,6 +180,17 @@ equinorm_status run(const char* operation, const equinorm_execution* given, cons
   } catch (...) {
     return outcome(EQUINORM_INTERNAL_ERROR, "an exception of unknown type");
   }
+}
+
+/// What body(Arguments<T>) says of x's type; 0 where it has none.
+template <class Body>
+std::size_t workspace_bytes(const equinorm_tensor* x, const Body& body) noexcept {
+  std::size_t bytes = 0;
+  const auto count = [&](const Execution&) {
+    bytes = with_type(x, body);
+    return Status();
+  };
+  return run("workspace_bytes", nullptr, count) == EQUINORM_OK ? bytes : 0;
 }
 
 }  // namespace equinorm::capi

@@ -6,6 +6,7 @@ is for the tests of each operation). Where there is no PyTorch this says so and 
 """
 import ctypes
 import itertools
+import math
 import sys
 
 try:
@@ -16,9 +17,6 @@ except ImportError as error:
     sys.exit(77)
 
 lib = ctypes.CDLL(sys.argv[1])
-for init in ("execution", "batch_norm_options", "running_statistics"):
-    getattr(lib, f"equinorm_{init}_init").restype = None
-
 # ---- The C interface ------------------------------------------------------------------------------------------------
 
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
@@ -36,7 +34,9 @@ class Sized(ctypes.Structure):
 
     def __init__(self, **fields):
         super().__init__()
-        getattr(lib, f"equinorm_{self.name}_init")(ctypes.byref(self), ctypes.c_size_t(ctypes.sizeof(self)))
+        init = getattr(lib, f"equinorm_{self.name}_init")
+        init.restype = None
+        init(ctypes.byref(self), ctypes.c_size_t(ctypes.sizeof(self)))
         for field, value in fields.items():
             setattr(self, field, value)
 
@@ -52,6 +52,18 @@ class BatchNormOptions(Sized):
     name = "batch_norm_options"
     _fields_ = [("size", ctypes.c_size_t), ("epsilon", ctypes.c_double), ("activation", ctypes.c_int32),
                 ("non_finite", ctypes.c_int32), ("single_value", ctypes.c_int32), ("reserved", ctypes.c_int32)]
+
+
+class GroupNormOptions(Sized):
+    name = "group_norm_options"
+    _fields_ = [("size", ctypes.c_size_t), ("groups", ctypes.c_size_t), ("epsilon", ctypes.c_double),
+                ("activation", ctypes.c_int32), ("reserved", ctypes.c_int32)]
+
+
+class InstanceNormOptions(Sized):
+    name = "instance_norm_options"
+    _fields_ = [("size", ctypes.c_size_t), ("epsilon", ctypes.c_double), ("activation", ctypes.c_int32),
+                ("reserved", ctypes.c_int32)]
 
 
 class RunningStatistics(Sized):
@@ -95,10 +107,11 @@ def exact(array):
 
 
 class View:
-    """Tensors of a call of one shape, which is channels-first here, as in PyTorch; ours lie in memory as `layout` says."""
+    """Tensors of a call, which are channels-first here, as in PyTorch; ours lie in memory as `layout` says, and the rows of a
+    matrix `row_stride` apart."""
 
-    def __init__(self, layout):
-        self.layout = layout
+    def __init__(self, layout, row_stride=0):
+        self.layout, self.row_stride = layout, row_stride
 
     def give(self, array):
         if array is None:
@@ -106,9 +119,14 @@ class View:
         stored = array.detach()
         if self.layout == CHANNELS_LAST:
             stored = stored.movedim(1, -1)
+        shape = tuple(stored.shape)
+        if self.row_stride:
+            padded = torch.full((shape[0], self.row_stride), float("nan"), dtype=array.dtype)
+            padded[:, : shape[1]] = stored
+            stored = padded
         stored = stored.contiguous()
-        view = Tensor(stored.data_ptr(), DTYPES[array.dtype], self.layout, stored.dim(), tuple(stored.shape))
-        view.kept = stored
+        view = Tensor(stored.data_ptr(), DTYPES[array.dtype], self.layout, len(shape), shape, self.row_stride)
+        view.kept = stored[:, : shape[1]] if self.row_stride else stored
         return view
 
     def room(self, like):
@@ -147,7 +165,7 @@ def affine_of(kind, shape, dtype):
 
 # ---- Batch norm -----------------------------------------------------------------------------------------------------
 
-IMAGES = [(40, 6), (7, 5, 11), (4, 9, 5, 6), (3, 4, 3, 4, 5), (64, 3, 31, 17)]
+IMAGES = [(4, 9, 5, 6), (40, 6), (7, 5, 11), (3, 4, 3, 4, 5), (64, 3, 31, 17)]
 
 
 def check_batch_norm(dtype, layout, shape, affine, epsilon, activation, residual):
@@ -218,11 +236,86 @@ def check_running_statistics(dtype, layout, momentum, affine):
     same(f"{what}: inference", view.take(y), module(x.double()), dtype, 32)
 
 
+# ---- Group and instance norm ----------------------------------------------------------------------------------------
+
+GROUPS = [((7, 6, 11), 3), ((40, 6), 2), ((4, 9, 5, 6), 9), ((3, 4, 3, 4, 5), 1), ((2, 64, 31, 17), 4)]
+
+
+def check_groups(operation, options, torchs, statistics, dtype, layout, shape, affine, activation, residual):
+    """`torchs` (x, γ, β) → y without activation; `statistics` are in a sample."""
+    what = f"{operation} {dtype} layout {layout} {shape} {statistics} affine {affine} {activation} residual {residual}"
+    channels, parameters = shape[1], parameter_type(dtype)
+    function = ACTIVATIONS[activation][1]
+    view = View(layout)
+    x, dy = normal(shape, dtype, 0.5), normal(shape, dtype)
+    added = normal(shape, dtype) if residual else None
+    gamma, beta = affine_of(affine, channels, dtype)
+
+    leaves = {"x": exact(x), "gamma": exact(gamma), "beta": exact(beta), "residual": exact(added)}
+    # torch 1.13's group norm has no backward for β without γ.
+    ones = torch.ones(channels, dtype=torch.float64) if affine == "beta" else None
+    z = torchs(leaves["x"], leaves["gamma"] if ones is None else ones, leaves["beta"])
+    want = function(z + leaves["residual"] if residual else z)
+    want.backward(dy.double())
+
+    given, y, dx = view.give(x), view.room(x), view.room(x)
+    mean, variance = torch.empty(shape[0], statistics, dtype=torch.float64), torch.empty(shape[0], statistics, dtype=torch.float64)
+    call(f"{operation}_forward", options, given, gamma, beta, view.give(added), y, mean, variance)
+    same(f"{what}: y", view.take(y), want, dtype)
+    units = x.double().reshape(shape[0], statistics, -1)
+    same(f"{what}: mean", mean, units.mean(2), torch.float32)
+    same(f"{what}: variance", variance, units.var(2, unbiased=False), torch.float32)
+
+    if residual and activation in ("silu", "gelu"):
+        return
+    dgamma, dbeta = torch.empty(channels, dtype=parameters), torch.empty(channels, dtype=parameters)
+    dresidual = view.room(x) if residual else None
+    call(f"{operation}_backward", options, given, y if residual else None, view.give(dy), gamma, beta, mean, variance, dx,
+         dresidual, dgamma, dbeta)
+    same(f"{what}: dx", view.take(dx), leaves["x"].grad, dtype, 32)
+    if gamma is not None:
+        same(f"{what}: dgamma", dgamma, leaves["gamma"].grad, parameters, 256)
+    if beta is not None:
+        same(f"{what}: dbeta", dbeta, leaves["beta"].grad, parameters, 256)
+    if residual:
+        same(f"{what}: dresidual", view.take(dresidual), leaves["residual"].grad, dtype)
+
+
+def check_group_norm(dtype, layout, shape, groups, affine, epsilon, activation, residual):
+    def torchs(x, gamma, beta):
+        return F.group_norm(x, groups, gamma, beta, epsilon)
+
+    options = GroupNormOptions(groups=groups, epsilon=epsilon, activation=ACTIVATIONS[activation][0])
+    check_groups("group_norm", options, torchs, groups, dtype, layout, shape, affine, activation, residual)
+
+
+def check_instance_norm(dtype, layout, shape, affine, epsilon, activation, residual):
+    def torchs(x, gamma, beta):
+        return F.instance_norm(x, weight=gamma, bias=beta, eps=epsilon)
+
+    options = InstanceNormOptions(epsilon=epsilon, activation=ACTIVATIONS[activation][0])
+    check_groups("instance_norm", options, torchs, shape[1], dtype, layout, shape, affine, activation, residual)
+
+
+# ---- The tables -----------------------------------------------------------------------------------------------------
+
+# Every combination on one shape, two on every other.
+EVERY = list(itertools.product(AFFINES, ACTIVATIONS, (False, True)))
+TWO = [("none", "none", False), ("both", "relu", True)]
+
 for dtype, layout in itertools.product(DTYPES, (CHANNELS_LAST, CHANNELS_FIRST)):
-    for shape, affine, activation, residual in itertools.product(IMAGES, AFFINES, ACTIVATIONS, (False, True)):
-        check_batch_norm(dtype, layout, shape, affine, 1e-5, activation, residual)
+    for index, shape in enumerate(IMAGES):
+        for affine, activation, residual in EVERY if index == 0 else TWO:
+            check_batch_norm(dtype, layout, shape, affine, 1e-5, activation, residual)
+            if len(shape) > 2:
+                check_instance_norm(dtype, layout, shape, affine, 1e-5, activation, residual)
+    for index, (shape, groups) in enumerate(GROUPS):
+        for affine, activation, residual in EVERY if index == 0 else TWO:
+            check_group_norm(dtype, layout, shape, groups, affine, 1e-5, activation, residual)
     for epsilon in (1e-12, 1e-3, 10.0):
-        check_batch_norm(dtype, layout, IMAGES[2], "both", epsilon, "none", False)
+        check_batch_norm(dtype, layout, IMAGES[0], "both", epsilon, "none", False)
+        check_group_norm(dtype, layout, (3, 8, 5, 4), 4, "both", epsilon, "none", False)
+        check_instance_norm(dtype, layout, IMAGES[0], "both", epsilon, "none", False)
     for momentum, affine in itertools.product((0.1, 0.75, 0.0, 1.0, None), (False, True)):
         check_running_statistics(dtype, layout, momentum, affine)
 

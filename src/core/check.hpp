@@ -64,14 +64,14 @@ class Checks {
     }
     const std::size_t axis = view.layout == Layout::channels_last ? view.shape.rank() - 1 : 1;
     require(view.shape[axis] > 0, [&] { return Text(is() + ", " + to_string(view.layout), "at least one channel"); });
-    return present(name, view.data != nullptr || view.shape.elements() == 0);
+    return dense(name, view).present(name, view.data != nullptr || view.shape.elements() == 0);
   }
 
   /// A tensor with the shape and layout of x; may be absent if `optional`.
   template <class T, class U>
   Checks& like(std::string_view name, const TensorView<T>& view, const TensorView<U>& x, bool optional = false) {
     if (view.data == nullptr && (optional || x.shape.elements() == 0)) return *this;
-    present(name, view.data != nullptr);
+    present(name, view.data != nullptr).dense(name, view);
     require(view.shape == x.shape, [&] {
       return Text(std::string(name) + " has shape " + to_string(view.shape), to_string(x.shape) + ", the shape of x");
     });
@@ -94,6 +94,14 @@ class Checks {
   const Status& status() const { return status_; }
 
  private:
+  template <class T>
+  Checks& dense(std::string_view name, const TensorView<T>& view) {
+    const bool is_dense = view.row_stride == 0 || (view.shape.rank() == 2 && view.row_stride == view.shape[1]);
+    return require(is_dense, [&] {
+      return Text(std::string(name) + " has a row stride of " + std::to_string(view.row_stride), "0: a dense tensor");
+    });
+  }
+
   Checks& present(std::string_view name, bool is_present) {
     return require(is_present, [&] { return Text(std::string(name) + " is null", "a tensor"); });
   }

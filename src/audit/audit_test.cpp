@@ -33,7 +33,7 @@ class Audit : public testing::Test {
   }
 
   /// Runs, and says which claims were measured and which kept.
-  std::string run(const AuditSpec& spec, const char* stop_after = "") {
+  static std::string run(const AuditSpec& spec, const char* stop_after = "") {
     static const data::DataPair digits = data::load("mnist");
     std::atomic<bool> stop = false;
     std::string log;
@@ -51,7 +51,7 @@ class Audit : public testing::Test {
     return log;
   }
 
-  std::string error_of(const AuditSpec& spec) {
+  static std::string error_of(const AuditSpec& spec) {
     try {
       run(spec);
     } catch (const Error& error) {
@@ -110,9 +110,9 @@ TEST_F(Audit, RefusesToGoOnFromAnotherAudit) {
   other = one;
   other.seeds = 4;
   EXPECT_NE(error_of(other).find("measured with 3 seeds, this run has 4"), std::string::npos) << error_of(other);
-  replace_on_disk("\"rule\": \"Holds", "\"rule\": \"Always holds");
+  replace_on_disk(R"("rule": "Holds)", R"("rule": "Always holds)");
   EXPECT_NE(error_of(one).find("the rule of another version"), std::string::npos) << error_of(one);
-  replace_on_disk("\"id\": \"identity\"", "\"id\": \"miracle\"");
+  replace_on_disk(R"("id": "identity")", R"("id": "miracle")");
   EXPECT_NE(error_of(one).find("unknown claim 'miracle'"), std::string::npos) << error_of(one);
   replace_on_disk("{", "");
   EXPECT_NE(error_of(one).find("not JSON"), std::string::npos) << error_of(one);

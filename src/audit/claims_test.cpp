@@ -76,7 +76,7 @@ template <auto Fault>
 Status forward_with(const BatchNormOptions& options, TensorView<const float> x, const Affine<float>& affine,
                     TensorView<const float> residual, TensorView<float> y, const Statistics& statistics,
                     RunningStatistics<float>* running, const Execution& execution) {
-  const Status status = batch_norm_forward(options, x, affine, residual, y, statistics, running, execution);
+  Status status = batch_norm_forward(options, x, affine, residual, y, statistics, running, execution);
   if (!status.ok()) return status;
   for (std::size_t i = 0; i < x.shape.elements(); ++i) {
     const std::size_t c = channel_of(i, x.shape, x.layout);
@@ -104,16 +104,15 @@ Status backward_without_last_term(const BatchNormOptions& options, TensorView<co
                                   const Statistics& statistics, TensorView<float> dx,
                                   TensorView<float> dresidual, const AffineGradients<float>& gradients,
                                   const Execution& execution) {
-  const Status status =
-      batch_norm_backward(options, x, {}, dy, affine, statistics, dx, dresidual, gradients, execution);
-  const auto m = static_cast<double>(x.shape.elements() /
-                                     (x.layout == Layout::channels_last ? x.shape[x.shape.rank() - 1] : x.shape[1]));
+  Status status = batch_norm_backward(options, x, {}, dy, affine, statistics, dx, dresidual, gradients, execution);
+  const std::size_t channels = x.layout == Layout::channels_last ? x.shape[x.shape.rank() - 1] : x.shape[1];
+  const std::size_t rows = x.shape.elements() / channels;
   for (std::size_t i = 0; i < x.shape.elements(); ++i) {
     const std::size_t c = channel_of(i, x.shape, x.layout);
     const double root = std::sqrt(statistics.variance[c] + options.epsilon);
     const double normalized = (static_cast<double>(x.data[i]) - statistics.mean[c]) / root;
     dx.data[i] += static_cast<float>(static_cast<double>(affine.gamma[c]) / root * normalized *
-                                     static_cast<double>(gradients.gamma[c]) / m);
+                                     static_cast<double>(gradients.gamma[c]) / static_cast<double>(rows));
   }
   return status;
 }
@@ -126,7 +125,7 @@ Status forward_with_swapped_momentum(const BatchNormOptions& options, TensorView
   if (running == nullptr) return batch_norm_forward(options, x, affine, residual, y, statistics, running, execution);
   RunningStatistics<float> swapped = *running;
   swapped.options.running_weight = 1 - running->options.running_weight;
-  const Status status = batch_norm_forward(options, x, affine, residual, y, statistics, &swapped, execution);
+  Status status = batch_norm_forward(options, x, affine, residual, y, statistics, &swapped, execution);
   running->batches = swapped.batches;
   return status;
 }

@@ -68,17 +68,17 @@ TEST(Results, LiesAndDamageAreErrorsThatNameThePlace) {
     const char *from, *to, *message;
   };
   for (const Row& row : {
-           Row{"\"verdict\": \"not shown\"", "\"verdict\": \"supported\"", "its own findings say 'not shown'"},
-           Row{"\"answer\": \"open\"", "\"answer\": \"holds\"", "its own numbers say 'open'"},
-           Row{"\"verdict\": \"not shown\"", "\"verdict\": \"true\"", "unknown verdict 'true'"},
-           Row{"\"version\": 1", "\"version\": 7", "results.version is 7; expected 1"},
-           Row{"\"version\": 1", "\"version\": -1", "results.version is not a whole number"},
-           Row{"\"mode\": \"quick\"", "\"mode\": \"slow\"", "'slow'; expected 'quick' or 'full'"},
+           Row{R"("verdict": "not shown")", R"("verdict": "supported")", "its own findings say 'not shown'"},
+           Row{R"("answer": "open")", R"("answer": "holds")", "its own numbers say 'open'"},
+           Row{R"("verdict": "not shown")", R"("verdict": "true")", "unknown verdict 'true'"},
+           Row{R"("version": 1)", R"("version": 7)", "results.version is 7; expected 1"},
+           Row{R"("version": 1)", R"("version": -1)", "results.version is not a whole number"},
+           Row{R"("mode": "quick")", R"("mode": "slow")", "'slow'; expected 'quick' or 'full'"},
            Row{"\"seconds\": 1.5,\n   \"rerun\"", "\"seconds\": \"soon\",\n   \"rerun\"",
                "results.claims[0].seconds is not a number"},
-           Row{"\"findings\"", "\"finding\"", "results.claims[0] has no 'findings'"},
-           Row{"\"machine\": {", "\"machine\": 3, \"other\": {", "results.machine has no 'processor'"},
-           Row{"\"id\": \"forward\"", "\"id\": [1]", "results.claims[0].id is not a text"},
+           Row{R"("findings")", R"("finding")", "results.claims[0] has no 'findings'"},
+           Row{R"("machine": {)", R"("machine": 3, "other": {)", "results.machine has no 'processor'"},
+           Row{R"("id": "forward")", R"("id": [1])", "results.claims[0].id is not a text"},
            Row{"{", "", "not JSON"},
        }) {
     std::string changed = text;

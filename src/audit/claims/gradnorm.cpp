@@ -1,5 +1,6 @@
 // § 4.1: gradients keep their size.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <string>
 #include <utility>
@@ -81,10 +82,10 @@ double invariance_error(const Gradients& before, const Gradients& after, double 
 
 struct Trial {
   std::vector<double> invariance;
-  std::vector<std::pair<double, double>> first_by_factor[2];  // [arm] (a, gradient by the first weights)
-  std::vector<double> relu_by_depth[2], sigmoid_by_depth[2];  // [arm][depth] decades over the hidden layers
-  std::vector<double> by_layer[2];                            // [arm] deepest ReLU net
-  double over_scales[2] = {0, 0};                             // [arm] decades over initial scales
+  std::array<std::vector<std::pair<double, double>>, 2> first_by_factor;  // [arm] (a, gradient by the first weights)
+  std::array<std::vector<double>, 2> relu_by_depth, sigmoid_by_depth;     // [arm][depth] decades over the hidden layers
+  std::array<std::vector<double>, 2> by_layer;                            // [arm] deepest ReLU net
+  std::array<double, 2> over_scales = {0, 0};                             // [arm] decades over initial scales
 };
 
 const int kPowers[] = {-10, -7, -4, -2, 0, 2, 4, 7, 10};

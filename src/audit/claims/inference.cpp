@@ -1,7 +1,8 @@
 // § 3.2: inference uses global statistics; it is deterministic and independent of the batch.
 #include <algorithm>
+#include <bit>
 #include <cmath>
-#include <cstring>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -40,7 +41,8 @@ std::vector<float> infer(const BatchNormOps& ops, const Input& input, const Glob
 
 double differing(const std::vector<float>& a, const float* b) {
   double count = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) count += std::memcmp(&a[i], &b[i], sizeof(float)) != 0 ? 1 : 0;
+  const auto bits = [](float value) { return std::bit_cast<std::uint32_t>(value); };
+  for (std::size_t i = 0; i < a.size(); ++i) count += bits(a[i]) != bits(b[i]) ? 1 : 0;
   return count;
 }
 
@@ -126,7 +128,7 @@ double fold_error(const BatchNormOps& ops, const std::vector<float>& rows, std::
   const std::vector<float> y = infer(ops, layer, global);
   double worst = 0;
   for (std::size_t o = 0; o < outputs; ++o) {
-    const double gamma = static_cast<double>(layer.gamma[o]), beta = static_cast<double>(layer.beta[o]);
+    const auto gamma = static_cast<double>(layer.gamma[o]), beta = static_cast<double>(layer.beta[o]);
     const double factor = gamma / std::sqrt(static_cast<double>(global.variance[o]) + kEpsilon);
     const double shift = static_cast<double>(global.mean[o]) * factor;
     const auto folded_bias = static_cast<float>(beta - shift);

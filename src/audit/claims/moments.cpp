@@ -13,6 +13,7 @@ namespace {
 
 constexpr double kEpsilon = 1e-5;
 constexpr std::size_t kUnits = 32, kPopulation = 4096;
+constexpr std::size_t kStreamRows = 64, kStreamBatches = 100;  // what the running statistics see
 
 // y has four roundings to float (see forward): a mean over a channel is off by 4 ulp of its scale at most, a variance
 // by twice that relative to (max|y|)².
@@ -82,7 +83,7 @@ struct Trial {
   std::vector<double> deviation, conditioned;          // |Var/γ² − 1|, all channels and those with σ² ≥ 1000 ε
   std::vector<std::pair<double, double>> by_variance;  // decade of σ²/ε → Var/γ²
   std::vector<double> distance;                        // of kRows, running statistics of the population
-  std::vector<std::vector<double>> gap;                // [weight][step], batches of 64
+  std::vector<std::vector<double>> gap;                // [weight][step], kStreamRows rows
   std::vector<double> gap_rows, gap_recalibrated;      // of kRows, weight 0.1 and cumulative
 };
 
@@ -94,7 +95,7 @@ void measure_moments(const Context& context, std::uint64_t seed, Trial& trial) {
         reference::batch_norm_forward(widen(input.x), input.shape, input.layout, {}, {}, {}, false, kEpsilon);
     for (std::size_t c = 0; c < input.channels(); ++c) {
       const ChannelMoments y = moments_of(input, ours.y, c);
-      const double gamma = static_cast<double>(input.gamma[c]), beta = static_cast<double>(input.beta[c]);
+      const auto gamma = static_cast<double>(input.gamma[c]), beta = static_cast<double>(input.beta[c]);
       const double variance = exact.variance[c], ratio = y.variance / (gamma * gamma);
       const double largest = std::max(y.largest, std::abs(beta));
       const double law = gamma * gamma * variance / (variance + kEpsilon);
@@ -152,7 +153,8 @@ void run_stream(const BatchNormOps& ops, const Input& stream, std::size_t rows, 
 }
 
 void measure_agreement(const Context& context, std::uint64_t seed, Trial& trial) {
-  const Input stream = linear_activations(context.digits.train, seed * 1000, kPopulation + 64 * 100, kUnits, seed);
+  const Input stream =
+      linear_activations(context.digits.train, seed * 1000, kPopulation + kStreamRows * kStreamBatches, kUnits, seed);
   const Input held_out = linear_activations(context.digits.test, seed * 1000, kPopulation, kUnits, seed);
   const auto population =
       reference::batch_norm_forward(widen(held_out.x), held_out.shape, held_out.layout, {}, {}, {}, false, kEpsilon);
@@ -161,7 +163,7 @@ void measure_agreement(const Context& context, std::uint64_t seed, Trial& trial)
   for (const std::size_t rows : kRows) {
     const Modes modes = both_modes(context.ops, held_out, rows, mean, variance, kPopulation / rows);
     trial.distance.push_back(distribution_distance(modes.training, modes.inference));
-    const std::size_t batches = std::min<std::size_t>(100, kPopulation / rows);
+    const std::size_t batches = std::min(kStreamBatches, kPopulation / rows);
     const auto last_gap = [&](const RunningOptions& options, std::size_t count) {
       double gap = 0;
       run_stream(context.ops, stream, rows, count, options, [&](std::size_t b, const auto& m, const auto& v) {
@@ -176,10 +178,10 @@ void measure_agreement(const Context& context, std::uint64_t seed, Trial& trial)
   }
   for (const double weight : kWeights) {
     trial.gap.emplace_back();
-    run_stream(context.ops, stream, 64, 100, RunningOptions::torch(weight),
+    run_stream(context.ops, stream, kStreamRows, kStreamBatches, RunningOptions::torch(weight),
                [&](std::size_t b, const auto& m, const auto& v) {
                  if (std::find(std::begin(kSteps), std::end(kSteps), b) != std::end(kSteps)) {
-                   trial.gap.back().push_back(both_modes(context.ops, held_out, 64, m, v, 16).gap);
+                   trial.gap.back().push_back(both_modes(context.ops, held_out, kStreamRows, m, v, 16).gap);
                  }
                });
   }

@@ -22,7 +22,7 @@ double error_of(const TrialResult& trial) {
 Outcome measure(const Context& context) {
   const Split split =
       make_split(context.digits, context.pick<std::size_t>(10000, 50000), context.pick<std::size_t>(2000, 10000));
-  const std::size_t images = context.pick<std::size_t>(20000, 100000);
+  const auto images = context.pick<std::size_t>(20000, 100000);
   const std::vector<double> grid = rate_grid(1e-3, 3.1623, 8);
   std::vector<TrialSpec> variants;  // [arm][batch]
   for (const Arm& arm : arms()) {
@@ -87,7 +87,7 @@ Outcome measure(const Context& context) {
     outcome.notes.push_back("Rates chosen on the validation digits for " + arms()[a].name + ", by batch: " + rates +
                             ".");
   }
-  outcome.notes.push_back(
+  outcome.notes.emplace_back(
       "With one digit per batch x̂ is 0 whatever the digit: the net cannot learn anything but the shares of the "
       "classes.");
   return outcome;

@@ -23,8 +23,8 @@ using Metadata = std::map<std::string, std::string>;
 
 std::string text_of(double value) {
   char digits[32];
-  const auto end = std::to_chars(digits, digits + sizeof digits, value).ptr;  // the shortest that reads back the same
-  return {digits, end};
+  // The shortest that reads back the same.
+  return {digits, std::to_chars(digits, digits + sizeof digits, value).ptr};
 }
 
 std::string text_of(const std::vector<double>& values) {

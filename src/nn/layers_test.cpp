@@ -151,7 +151,7 @@ TEST(Layers, ActivationsAtTheEndsOfTheNumberLine) {
     layer.bind({{{shape, x.data(), nullptr}}, {{shape, y.data(), nullptr}}});
     layer.forward({});
     for (std::size_t i = 0; i < xs.size(); ++i) {
-      const double v = static_cast<double>(xs[i]);
+      const auto v = static_cast<double>(xs[i]);
       const double expected = kind == Nonlinearity::relu      ? (std::isnan(v) ? v : std::max(v, 0.0))
                               : kind == Nonlinearity::sigmoid ? 1 / (1 + std::exp(-v))
                                                               : std::tanh(v);

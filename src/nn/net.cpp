@@ -206,11 +206,11 @@ void Net::copy_state(const Net& other) {
   if (!std::ranges::equal(parameters(), other.parameters(), same)) {
     throw Error("the state of a net can only be copied to a net of the same model");
   }
-  for (std::size_t i = 0; i < parameters().size(); ++i) {
-    std::ranges::copy(other.parameters()[i].values, parameters()[i].values.begin());
+  for (std::size_t i = 0; i < state_->parameters.size(); ++i) {
+    std::ranges::copy(other.state_->parameters[i].values, state_->parameters[i].values.begin());
   }
-  for (std::size_t i = 0; i < norms().size(); ++i) {
-    const NormState &from = other.norms()[i], &to = norms()[i];
+  for (std::size_t i = 0; i < state_->norms.size(); ++i) {
+    const NormState &from = other.state_->norms[i], &to = state_->norms[i];
     std::ranges::copy(from.running_mean, to.running_mean.begin());
     std::ranges::copy(from.running_variance, to.running_variance.begin());
     to.running->batches = from.running->batches;

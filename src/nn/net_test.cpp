@@ -97,7 +97,7 @@ std::vector<float> trained(const ModelSpec& spec, int threads, std::uint64_t see
 
 class EveryNet : public testing::TestWithParam<std::tuple<std::string, std::string>> {
  protected:
-  ModelSpec spec() const { return model(std::get<0>(GetParam()), std::get<1>(GetParam())); }
+  static ModelSpec spec() { return model(std::get<0>(GetParam()), std::get<1>(GetParam())); }
 };
 INSTANTIATE_TEST_SUITE_P(Nets, EveryNet,
                          testing::Combine(testing::Values("mlp", "cnn", "resnet8"), testing::Values("none", "batch")),
@@ -133,6 +133,7 @@ TEST_P(EveryNet, RunsBesideOthersOfItsKind) {
   const std::vector<float> alone = trained(spec(), 1);
   std::vector<std::vector<float>> together(3);
   std::vector<std::thread> threads;
+  threads.reserve(together.size());
   for (auto& result : together) threads.emplace_back([&] { result = trained(spec(), 1); });
   for (std::thread& thread : threads) thread.join();
   for (const auto& result : together) EXPECT_EQ(result, alone);

@@ -94,7 +94,7 @@ class CheckpointTest : public testing::Test {
   void SetUp() override { std::filesystem::create_directories(directory_); }
   void TearDown() override { std::filesystem::remove_all(directory_); }
 
-  Net net() const {
+  static Net net() {
     ModelSpec spec;
     spec.model = "resnet8";
     spec.height = spec.width = 12;

@@ -67,6 +67,7 @@ int main(int argc, char** argv) {
   for (const auto& entry : std::filesystem::directory_iterator(argv[1])) paths.push_back(entry.path());
   std::sort(paths.begin(), paths.end());
   std::vector<Bytes> seeds;
+  seeds.reserve(paths.size());
   for (const auto& path : paths) seeds.push_back(equinorm::read_file(path, 1 << 20));
   if (seeds.empty()) {
     std::fprintf(stderr, "%s: no seeds\n", argv[1]);

@@ -75,36 +75,36 @@ OneDnnBatchNorm onednn_batch_norm(std::size_t n, std::size_t c, std::size_t h, s
     forward.insert({DNNL_ARG_WORKSPACE, mask});
     backward.insert({DNNL_ARG_WORKSPACE, mask});
   }
-  OneDnnBatchNorm peer{bound(dnnl::batch_normalization_forward(train_desc), stream, forward),
-                       bound(dnnl::batch_normalization_forward(infer_desc), stream, infer),
-                       bound(dnnl::batch_normalization_backward(backward_desc), stream, backward)};
-  if (t.residual == nullptr) return peer;
-
-  // y ← y + residual, with the ReLU fused to it.
-  dnnl::post_ops post;
-  dnnl::primitive_attr attributes;
-  if (t.relu) {
+  std::function<void()> train = bound(dnnl::batch_normalization_forward(train_desc), stream, forward);
+  std::function<void()> inference = bound(dnnl::batch_normalization_forward(infer_desc), stream, infer);
+  if (t.residual != nullptr) {
+    // y ← y + residual, with the ReLU fused to it.
+    dnnl::post_ops post;
+    dnnl::primitive_attr attributes;
+    if (t.relu) {
 #if DNNL_VERSION_MAJOR >= 3
-    post.append_eltwise(dnnl::algorithm::eltwise_relu, 0.0F, 0.0F);
+      post.append_eltwise(dnnl::algorithm::eltwise_relu, 0.0F, 0.0F);
 #else
-    post.append_eltwise(1.0F, dnnl::algorithm::eltwise_relu, 0.0F, 0.0F);
+      post.append_eltwise(1.0F, dnnl::algorithm::eltwise_relu, 0.0F, 0.0F);
 #endif
-    attributes.set_post_ops(post);
+      attributes.set_post_ops(post);
+    }
+#if DNNL_VERSION_MAJOR >= 3
+    const dnnl::binary::primitive_desc add_desc(engine, dnnl::algorithm::binary_add, data, data, data, attributes);
+#else
+    const dnnl::binary::primitive_desc add_desc({dnnl::algorithm::binary_add, data, data, data}, attributes, engine);
+#endif
+    const auto add =
+        bound(dnnl::binary(add_desc), stream,
+              {{DNNL_ARG_SRC_0, tensor(t.y)}, {DNNL_ARG_SRC_1, tensor(t.residual)}, {DNNL_ARG_DST, tensor(t.y)}});
+    const auto both = [](std::function<void()> first, std::function<void()> second) {
+      return [first = std::move(first), second = std::move(second)] { first(), second(); };
+    };
+    train = both(std::move(train), add);
+    inference = both(std::move(inference), add);
   }
-#if DNNL_VERSION_MAJOR >= 3
-  const dnnl::binary::primitive_desc add_desc(engine, dnnl::algorithm::binary_add, data, data, data, attributes);
-#else
-  const dnnl::binary::primitive_desc add_desc({dnnl::algorithm::binary_add, data, data, data}, attributes, engine);
-#endif
-  const auto add =
-      bound(dnnl::binary(add_desc), stream,
-            {{DNNL_ARG_SRC_0, tensor(t.y)}, {DNNL_ARG_SRC_1, tensor(t.residual)}, {DNNL_ARG_DST, tensor(t.y)}});
-  const auto both = [](std::function<void()> first, std::function<void()> second) {
-    return [first = std::move(first), second = std::move(second)] { first(), second(); };
-  };
-  peer.train = both(peer.train, add);
-  peer.infer = both(peer.infer, add);
-  return peer;
+  return {std::move(train), std::move(inference),
+          bound(dnnl::batch_normalization_backward(backward_desc), stream, backward)};
 }
 
 }  // namespace equinorm::bench

@@ -100,10 +100,9 @@ constexpr auto kUnbiasedVariance = [](double y, double, double, double, double b
 };
 
 Status backward_without_last_term(const BatchNormOptions& options, TensorView<const float> x, TensorView<const float>,
-                                  TensorView<const float> dy, const Affine<float>& affine,
-                                  const Statistics& statistics, TensorView<float> dx,
-                                  TensorView<float> dresidual, const AffineGradients<float>& gradients,
-                                  const Execution& execution) {
+                                  TensorView<const float> dy, const Affine<float>& affine, const Statistics& statistics,
+                                  TensorView<float> dx, TensorView<float> dresidual,
+                                  const AffineGradients<float>& gradients, const Execution& execution) {
   Status status = batch_norm_backward(options, x, {}, dy, affine, statistics, dx, dresidual, gradients, execution);
   const std::size_t channels = x.layout == Layout::channels_last ? x.shape[x.shape.rank() - 1] : x.shape[1];
   const std::size_t rows = x.shape.elements() / channels;
@@ -119,9 +118,9 @@ Status backward_without_last_term(const BatchNormOptions& options, TensorView<co
 
 /// The momentum of the other convention: the running statistics keep 0.1 and take 0.9.
 Status forward_with_swapped_momentum(const BatchNormOptions& options, TensorView<const float> x,
-                                     const Affine<float>& affine, TensorView<const float> residual,
-                                     TensorView<float> y, const Statistics& statistics,
-                                     RunningStatistics<float>* running, const Execution& execution) {
+                                     const Affine<float>& affine, TensorView<const float> residual, TensorView<float> y,
+                                     const Statistics& statistics, RunningStatistics<float>* running,
+                                     const Execution& execution) {
   if (running == nullptr) return batch_norm_forward(options, x, affine, residual, y, statistics, running, execution);
   RunningStatistics<float> swapped = *running;
   swapped.options.running_weight = 1 - running->options.running_weight;

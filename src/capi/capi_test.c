@@ -1,14 +1,15 @@
 /* The C interface as a C program sees it: built as C11, linked with the shared library alone. */
 #include <math.h>
-#include <stdalign.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <threads.h>
 
 #include "equinorm/equinorm.h"
 
-static int failures = 0;
+static atomic_int failures = 0;
 
 #define CHECK(condition)                                             \
   do {                                                               \
@@ -151,6 +152,26 @@ static void test_same_bits_however_it_runs(equinorm_layout layout) {
     }
   }
   free(want);
+}
+
+static int train_in_thread(void* data) {
+  train(data, EQUINORM_CHANNELS_FIRST, NULL);
+  return 0;
+}
+
+/* At the very beginning of the program, when the library does not know the instruction sets yet. */
+static void test_many_threads_at_once(void) {
+  enum { kThreads = 4 };
+  struct Data* data[kThreads];
+  thrd_t threads[kThreads];
+  for (int i = 0; i < kThreads; ++i) {
+    data[i] = make_data();
+    CHECK(thrd_create(&threads[i], train_in_thread, data[i]) == thrd_success);
+  }
+  for (int i = 0; i < kThreads; ++i) thrd_join(threads[i], NULL);
+  for (int i = 1; i < kThreads; ++i) CHECK(memcmp(data[i], data[0], sizeof *data[0]) == 0);
+  CHECK(data[0]->y[1] != 0);
+  for (int i = 0; i < kThreads; ++i) free(data[i]);
 }
 
 static void test_inference(void) {
@@ -371,6 +392,7 @@ static void test_simd_targets(void) {
 }
 
 int main(void) {
+  test_many_threads_at_once();
   for (equinorm_layout layout = EQUINORM_CHANNELS_LAST; layout <= EQUINORM_CHANNELS_FIRST; ++layout) {
     test_batch_norm_values(layout);
     test_same_bits_however_it_runs(layout);

@@ -29,9 +29,12 @@ template <class T>
 struct CoefficientArrays {
   using P = Parameter<T>;
 
+  /// Arrays a power of two long would all fall into the same few sets of a cache.
+  static constexpr std::size_t kStagger = 48;
+
   CoefficientArrays() = default;
   CoefficientArrays(Workspace& workspace, std::size_t count) {
-    for (P** array : {&mean, &scale, &shift, &offset, &slope}) *array = workspace.take<P>(count);
+    for (P** array : {&mean, &scale, &shift, &offset, &slope}) *array = workspace.take<P>(count + kStagger);
   }
   operator Coefficients<T>() const { return {mean, scale, shift, offset, slope}; }
 

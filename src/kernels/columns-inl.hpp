@@ -6,6 +6,9 @@
 #define EQUINORM_KERNELS_COLUMNS_INL_HPP
 #endif
 
+#include <algorithm>
+#include <cstddef>
+
 #include "kernels/elementwise-inl.hpp"
 #include "reduce/columns-inl.hpp"
 
@@ -13,18 +16,30 @@ HWY_BEFORE_NAMESPACE();
 namespace equinorm {
 namespace HWY_NAMESPACE {
 
-/// Calls body(rows, r, d, column) for tiles of kTile rows, then single ones. Four rows at a time share the coefficients
-/// of a column, which come from L1; a tensor that comes from memory is read along its rows alone, as memory wants it.
-template <class T, std::size_t kTile, class Body>
-HWY_INLINE void ForEachTile(const Block& block, const Body& body) {
-  std::size_t r = 0;
-  for (; r + kTile <= block.rows; r += kTile) {
-    ForEachStrip<1>(Tag<T>(), block.columns,
-                    [&](auto d, auto, std::size_t c) HWY_ATTR { body(Constant<kTile>(), r, d, c); });
+inline constexpr std::size_t kElementwiseStrip = HWY_TARGET <= HWY_AVX3 ? 4 : 1;
+inline constexpr std::size_t kTileElements = 4096;
+
+/// Calls strip(d, vectors, column, begin, end) for tiles of kTile rows, begin … end − 1, strip by strip: the
+/// coefficients of a strip stay in registers. A tensor that comes from memory is read along its rows alone, as memory
+/// wants it.
+template <class T, bool kStream, class Strip>
+HWY_INLINE void ForEachTile(const Block& block, const Strip& strip) {
+  const std::size_t tile = kStream ? 1 : std::clamp<std::size_t>(kTileElements / block.columns, 2, 64);
+  for (std::size_t r = 0; r < block.rows; r += tile) {
+    const std::size_t end = std::min(r + tile, block.rows);
+    ForEachStrip<kElementwiseStrip>(
+        Tag<T>(), block.columns, [&](auto d, auto vectors, std::size_t c) HWY_ATTR { strip(d, vectors, c, r, end); });
   }
-  for (; r < block.rows; ++r) {
-    ForEachStrip<1>(Tag<T>(), block.columns,
-                    [&](auto d, auto, std::size_t c) HWY_ATTR { body(Constant<1>(), r, d, c); });
+}
+
+/// Calls f with the coefficients of 1 or kElementwiseStrip vectors, make(0), make(1), …
+template <std::size_t kVectors, class Make, class F>
+HWY_INLINE void WithStrip(const Make& make, const F& f) {
+  static_assert(kVectors == 1 || kVectors == 4);
+  if constexpr (kVectors == 4) {
+    f(make(0), make(1), make(2), make(3));
+  } else {
+    f(make(0));
   }
 }
 
@@ -38,13 +53,20 @@ void NormalizeColumns(const Forward<T>& tensors, const Block& block, const Coeff
   WithForward(tensors, [&](auto gate, auto residual, auto stream) HWY_ATTR {
     const Forward<T> t = tensors;  // in registers: a store may not be thought to change it
     const Coefficients<T> k = coefficients;
-    ForEachTile<T, stream ? 1 : 4>(block, [&](auto rows, std::size_t r, auto d, std::size_t c) HWY_ATTR {
-      const Normalizer<decltype(d)> normalizer(PerColumn(), d, k, c);
-      for (std::size_t i = 0; i < rows; ++i) {
-        const std::size_t at = (r + i) * block.stride + c;
-        PrefetchAhead(t.x + at);
-        NormalizeVector<gate, residual, stream>(d, t, at, hn::Lanes(d), normalizer);
-      }
+    ForEachTile<T, stream>(block, [&](auto d, auto vectors, std::size_t c, std::size_t r, std::size_t end) HWY_ATTR {
+      using N = Normalizer<decltype(d)>;
+      const auto make = [&](std::size_t v) HWY_ATTR { return N(PerColumn(), d, k, c + v * hn::Lanes(d)); };
+      WithStrip<vectors>(make, [&](const auto&... normalizers) HWY_ATTR {
+        for (; r < end; ++r) {
+          std::size_t at = r * block.stride + c;
+          const auto one = [&](const N& normalizer) HWY_ATTR {
+            PrefetchAhead(t.x + at);
+            NormalizeVector<gate, residual, stream>(d, t, at, hn::Lanes(d), normalizer);
+            at += hn::Lanes(d);
+          };
+          (one(normalizers), ...);
+        }
+      });
     });
   });
 }
@@ -67,14 +89,21 @@ void GradientColumns(const Backward<T>& tensors, const Block& block, const Coeff
   WithBackward(tensors, [&](auto gate, auto output, auto residual, auto stream) HWY_ATTR {
     const Backward<T> t = tensors;
     const Coefficients<T> k = coefficients;
-    ForEachTile<T, stream ? 1 : 4>(block, [&](auto rows, std::size_t r, auto d, std::size_t c) HWY_ATTR {
-      const Differentiator<decltype(d)> differentiator(PerColumn(), d, k, c);
-      for (std::size_t i = 0; i < rows; ++i) {
-        const std::size_t at = (r + i) * block.stride + c;
-        PrefetchAhead(t.x + at);
-        PrefetchAhead(t.dy + at);
-        GradientVector<gate, output, residual, stream>(d, t, at, hn::Lanes(d), differentiator);
-      }
+    ForEachTile<T, stream>(block, [&](auto d, auto vectors, std::size_t c, std::size_t r, std::size_t end) HWY_ATTR {
+      using N = Differentiator<decltype(d)>;
+      const auto make = [&](std::size_t v) HWY_ATTR { return N(PerColumn(), d, k, c + v * hn::Lanes(d)); };
+      WithStrip<vectors>(make, [&](const auto&... differentiators) HWY_ATTR {
+        for (; r < end; ++r) {
+          std::size_t at = r * block.stride + c;
+          const auto one = [&](const N& differentiator) HWY_ATTR {
+            PrefetchAhead(t.x + at);
+            PrefetchAhead(t.dy + at);
+            GradientVector<gate, output, residual, stream>(d, t, at, hn::Lanes(d), differentiator);
+            at += hn::Lanes(d);
+          };
+          (one(differentiators), ...);
+        }
+      });
     });
   });
 }

@@ -21,9 +21,8 @@ HWY_BEFORE_NAMESPACE();
 namespace equinorm {
 namespace HWY_NAMESPACE {
 
-/// Vectors of doubles side by side in a strip of columns: eight chains hide the latency of an addition where there are
-/// 32 registers.
-inline constexpr std::size_t kColumnStrip = HWY_TARGET <= HWY_AVX3 ? 8 : 4;
+/// Vectors side by side in a strip of columns, whose sums stay in registers: of four in 32 registers, two in 16.
+inline constexpr std::size_t kColumnStrip = HWY_TARGET <= HWY_AVX3 ? 4 : 2;
 
 /// Fetches the next block while this one is worked on: strips go down a block, memory wants to be read along its rows.
 /// Each step asks for as many bytes, in order, as it works on itself. Past the end of a tensor it asks in vain.

@@ -115,7 +115,7 @@ Status batch_norm_forward(const BatchNormOptions& options, TensorView<const T> x
   const Memory memory(execution, bytes);
   Workspace workspace(memory.base());
   const Scratch<T> scratch(g, workspace);
-  const ForwardChannels<T> channels(options.epsilon, affine, statistics.mean, statistics.variance);
+  const ForwardChannels<T> channels(options.epsilon, affine, statistics.mean, statistics.variance, scratch);
   const kernels::Forward<T> tensors{x.data, residual.data, y.data, options.activation, false};
   const Workers workers = workers_for(g, execution);
   if (g.columns()) {
@@ -169,7 +169,7 @@ Status batch_norm_inference(const BatchNormOptions& options, TensorView<const T>
   const Scratch<T> scratch(g, workspace);
   std::copy_n(mean, g.channels, scratch.first);
   std::copy_n(variance, g.channels, scratch.second);
-  const ForwardChannels<T> channels(options.epsilon, affine, scratch.first, scratch.second);
+  const ForwardChannels<T> channels(options.epsilon, affine, scratch.first, scratch.second, scratch);
   const kernels::Forward<T> tensors{x.data, residual.data, y.data, options.activation, false};
   const Workers workers = workers_for(g, execution);
   if (g.columns()) {
@@ -207,7 +207,7 @@ Status batch_norm_backward(const BatchNormOptions& options, TensorView<const T> 
   const Memory memory(execution, scratch_bytes<T>(g));
   Workspace workspace(memory.base());
   const Scratch<T> scratch(g, workspace);
-  const ForwardChannels<T> forward(options.epsilon, affine, statistics.mean, statistics.variance);
+  const ForwardChannels<T> forward(options.epsilon, affine, statistics.mean, statistics.variance, scratch);
   const BackwardChannels<T> channels(forward, gradients, g.values);
   const kernels::Backward<T> tensors{x.data, y.data, dy.data, nullptr, dx.data, dresidual.data, options.activation,
                                      false};

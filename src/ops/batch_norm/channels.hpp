@@ -16,8 +16,12 @@ class ForwardChannels {
  public:
   using P = Parameter<T>;
 
-  ForwardChannels(double epsilon, const Affine<T>& affine, const double* mean, const double* variance)
-      : epsilon_(epsilon), affine_(affine), mean_(mean), variance_(variance) {}
+  ForwardChannels(double epsilon, const Affine<T>& affine, const double* mean, const double* variance,
+                  const Scratch<T>& scratch)
+      : epsilon_(epsilon), affine_(affine), mean_(mean), variance_(variance), s_(scratch) {}
+
+  /// To be called once the statistics of channel c stand, before anything else about it.
+  void prepare(std::size_t c) const { s_.inverse_deviation[c] = 1.0 / std::sqrt(variance_[c] + epsilon_); }
 
   kernels::Channel channel(std::size_t c) const {
     const double gamma = affine_.gamma == nullptr ? 1.0 : static_cast<double>(affine_.gamma[c]);
@@ -25,17 +29,20 @@ class ForwardChannels {
     return {mean_[c], gamma * inverse_deviation(c), beta};
   }
   bool needs_care(std::size_t c) const { return kernels::needs_care<T>(mean_[c], variance_[c]); }
-  double inverse_deviation(std::size_t c) const { return 1.0 / std::sqrt(variance_[c] + epsilon_); }
-
+  double inverse_deviation(std::size_t c) const { return s_.inverse_deviation[c]; }
   double mean_rest(std::size_t c) const { return kernels::mean_rest<P>(mean_[c]); }
 
-  void write(std::size_t c, const Scratch<T>& s, std::size_t at) const { s.coefficients.write_forward(at, channel(c)); }
+  /// Writes the coefficients of channel c at `at`.
+  void write(std::size_t c, std::size_t at) const { s_.coefficients.write_forward(at, channel(c)); }
+
+  const Scratch<T>& scratch() const { return s_; }
 
  private:
   double epsilon_;
   Affine<T> affine_;
   const double* mean_;
   const double* variance_;
+  const Scratch<T>& s_;
 };
 
 /// The channels' gradients: parameters, and the two coefficients that dx needs besides. sum = Σg, dot = Σ g·(x − μ).
@@ -58,8 +65,8 @@ class BackwardChannels {
   bool needs_care(std::size_t c, double sum, double dot) const {
     return forward_.needs_care(c) || kernels::needs_care<T>(channel(c, sum, dot).slope);
   }
-  void write(std::size_t c, double sum, double dot, const Scratch<T>& s, std::size_t at) const {
-    s.coefficients.write_backward(at, channel(c, sum, dot));
+  void write(std::size_t c, double sum, double dot, std::size_t at) const {
+    forward_.scratch().coefficients.write_backward(at, channel(c, sum, dot));
   }
   void write_parameters(std::size_t c, double sum, double dot) const {
     using P = Parameter<T>;

@@ -43,14 +43,11 @@ class Columns {
   }
 
   void normalize(kernels::Forward<T> t, const ForwardChannels<T>& channels) const {
-    bool careful = false;
-    for (std::size_t c = 0; c < g_.channels; ++c) careful = careful || channels.needs_care(c);
-    if (careful) {
+    if (prepare(channels)) {
       for (std::size_t c = 0; c < g_.channels; ++c)
         g_.for_each_run(c, [&](const kernels::Run& run) { kernels::careful_normalize(run, t, channels.channel(c)); });
       return;
     }
-    write_forward(channels);
     t.stream = kernels::streams(g_.elements, t.y, p_.width);
     for_each_chunk_backwards([&](std::size_t begin, const Block& block) {
       kernels::Forward<T> moved = t.at(begin);
@@ -60,7 +57,7 @@ class Columns {
   }
 
   void differentiate(kernels::Backward<T> t, const BackwardChannels<T>& channels) const {
-    write_forward(channels.forward());
+    prepare(channels.forward());
     const kernels::Coefficients<T> k = s_.coefficients;
     parallel_for(p_.chunks, workers_, [&](std::size_t chunk) {
       std::fill_n(first(chunk), p_.width, 0.0);
@@ -104,10 +101,8 @@ class Columns {
       }
       return;
     }
-    for (std::size_t at = 0; at < p_.width; ++at) {
-      const std::size_t c = at % g_.channels;
-      channels.write(c, first(0)[c], second(0)[c], s_, at);
-    }
+    for (std::size_t c = 0; c < g_.channels; ++c) channels.write(c, first(0)[c], second(0)[c], c);
+    for (auto* array : {s_.coefficients.offset, s_.coefficients.slope}) repeat(array);
     t.stream = kernels::streams(g_.elements, t.dx, p_.width);
     for_each_chunk_backwards([&](std::size_t begin, const Block& block) {
       kernels::Backward<T> moved = t.at(begin);
@@ -121,10 +116,21 @@ class Columns {
   double* second(std::size_t chunk) const { return s_.second + chunk * p_.width; }
   Block tail() const { return {1, p_.width, p_.tail}; }
 
-  void write_forward(const ForwardChannels<T>& channels) const {
+  /// Writes the forward coefficients of every column; says whether a channel needs care instead.
+  bool prepare(const ForwardChannels<T>& channels) const {
+    bool careful = false;
     for (std::size_t c = 0; c < g_.channels; ++c) {
-      for (std::size_t at = c; at < p_.width; at += g_.channels) channels.write(c, s_, at);
+      channels.prepare(c);
+      channels.write(c, c);
+      careful = careful || channels.needs_care(c);
     }
+    for (auto* array : {s_.coefficients.mean, s_.coefficients.scale, s_.coefficients.shift}) repeat(array);
+    return careful;
+  }
+
+  /// Copies what stands for the first row of a fold to the others.
+  void repeat(Parameter<T>* array) const {
+    for (std::size_t at = g_.channels; at < p_.width; at += g_.channels) std::copy_n(array, g_.channels, array + at);
   }
 
   /// The elementwise pass goes through each thread's chunks from the last to the first: what the statistics read last

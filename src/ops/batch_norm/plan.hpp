@@ -86,10 +86,12 @@ struct Scratch {
     const std::size_t partials = columns ? kernels::ColumnPlan(g.values, g.channels).chunks + 1 : SegmentPlan(g).parts;
     first = workspace.take<double>(partials * width);
     second = workspace.take<double>(partials * width);
+    inverse_deviation = workspace.take<double>(g.channels);
     coefficients = kernels::CoefficientArrays<T>(workspace, width);
   }
 
   double *first, *second;                      ///< [partials, width]: means and M2, or the two sums of backward
+  double* inverse_deviation;                   ///< [channels]: 1/√(σ² + ε)
   kernels::CoefficientArrays<T> coefficients;  ///< [width]
 };
 

@@ -41,13 +41,13 @@ class Segments {
 
   void normalize(kernels::Forward<T> t, const ForwardChannels<T>& channels) const {
     t.stream = kernels::streams(g_.elements, t.y, g_.inner);
-    for (std::size_t c = 0; c < g_.channels; ++c) channels.write(c, s_, c);
+    for (std::size_t c = 0; c < g_.channels; ++c) prepare(c, channels);
     for_each_part([&](const Part& part) { normalize_part(part, t, channels); });
   }
 
   void differentiate(kernels::Backward<T> t, const BackwardChannels<T>& channels) const {
     t.stream = kernels::streams(g_.elements, t.dx, g_.inner);
-    for (std::size_t c = 0; c < g_.channels; ++c) channels.forward().write(c, s_, c);
+    for (std::size_t c = 0; c < g_.channels; ++c) prepare(c, channels.forward());
     for_each_part([&](const Part& part) {
       std::array<double, kMaxPlaneChannels> sum{}, dot{};
       for (std::size_t i = part.first_piece; i < part.end_piece; ++i) {
@@ -83,6 +83,10 @@ class Segments {
     });
   }
 
+  static void prepare(std::size_t c, const ForwardChannels<T>& channels) {
+    channels.prepare(c);
+    channels.write(c, c);
+  }
   kernels::Coefficients<T> coefficients() const { return s_.coefficients; }
   std::size_t at(std::size_t c, std::size_t part) const { return c * p_.parts + part; }
 
@@ -103,7 +107,7 @@ class Segments {
     }
     out.mean[c] = moments.mean;
     out.variance[c] = moments.variance();
-    channels.write(c, s_, c);
+    prepare(c, channels);
   }
 
   void finish_gradients(std::size_t c, const kernels::Backward<T>& t, const BackwardChannels<T>& channels) const {
@@ -120,7 +124,7 @@ class Segments {
       dot -= sum * channels.forward().mean_rest(c);
     }
     channels.write_parameters(c, sum, dot);
-    channels.write(c, sum, dot, s_, c);
+    channels.write(c, sum, dot, c);
     s_.first[at(c, 0)] = sum;
     s_.second[at(c, 0)] = dot;
   }

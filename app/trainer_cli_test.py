@@ -56,7 +56,11 @@ def main():
 
         for flag, value, names in [
             ("--model", "vgg", ["vgg", "mlp, cnn, resnet8"]),
-            ("--norm", "batchnorm", ["batchnorm", "none, batch"]),
+            ("--norm", "batchnorm", ["batchnorm", "none, batch, layer, instance, group:G"]),
+            ("--norm", "instance", ["bn1", "mlp", "instance", "every value by itself"]),
+            ("--norm", "group", ["group", "group:G"]),
+            ("--norm", "group:many", ["group:many", "group:8"]),
+            ("--norm", "group:7", ["bn1", "100 channels", "7 groups"]),
             ("--activation", "gelu", ["gelu", "sigmoid"]),
             ("--optimizer", "lion", ["lion", "adam"]),
             ("--schedule", "linear", ["linear", "cosine"]),
@@ -94,7 +98,8 @@ def main():
         bad = pathlib.Path(directory) / "bad"
         for content, name in [(b"", "bad"), (b"\xff" * 100, "bad"), (net_bytes[:-7], "bad"), (net_bytes + b"x", "bad"),
                               (net_bytes.replace(b"fc1.weight", b"fc9.weight"), "fc1.weight"),
-                              (net_bytes.replace(b'equinorm.model":"mlp', b'equinorm.model":"vgg'), "vgg")]:
+                              (net_bytes.replace(b'equinorm.model":"mlp', b'equinorm.model":"vgg'), "vgg"),
+                              (net_bytes.replace(b'equinorm.norm":"batch', b'equinorm.norm":"layer'), "bn1.num_batches_tracked")]:
             bad.write_bytes(content)
             refused("eval", bad, "--data", data, names=[name])
         refused("eval", "/nowhere", names=["/nowhere"])

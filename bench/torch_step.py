@@ -36,10 +36,27 @@ def build_model(name, norm):
     import torch
     from torch import nn
 
-    bias = norm == "none"
+    kind, _, groups = norm.partition(":")
+    bias = kind in ("none", "rms")  # the other norms have a bias of their own
 
-    def norm2d(channels):
-        return nn.BatchNorm2d(channels) if norm == "batch" else nn.Identity()
+    class RmsNorm(nn.Module):  # as nn.RMSNorm of PyTorch 2.4, over the channels
+        def __init__(self, channels):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(channels))
+
+        def forward(self, x):
+            weight = self.weight.view(-1, *[1] * (x.dim() - 2))
+            return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-5) * weight
+
+    norm2d = {
+        "none": lambda channels: nn.Identity(),
+        "batch": nn.BatchNorm2d,
+        "layer": lambda channels: nn.GroupNorm(1, channels),
+        "rms": RmsNorm,
+        "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
+        "group": lambda channels: nn.GroupNorm(int(groups), channels),
+    }[kind]
+    norm1d = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}.get(kind, norm2d)  # of [batch, features]
 
     class Mlp(nn.Module):
         def __init__(self):
@@ -48,7 +65,7 @@ def build_model(name, norm):
             for i in range(4):
                 setattr(self, f"fc{i + 1}", nn.Linear(sizes[i], sizes[i + 1], bias=bias or i == 3))
                 if i < 3:
-                    setattr(self, f"bn{i + 1}", nn.BatchNorm1d(100) if norm == "batch" else nn.Identity())
+                    setattr(self, f"bn{i + 1}", norm1d(100))
 
         def forward(self, x):
             x = x.flatten(1)
@@ -162,7 +179,7 @@ def compare(options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=["mlp", "cnn", "resnet8"], default="cnn")
-    parser.add_argument("--norm", choices=["none", "batch"], default="batch")
+    parser.add_argument("--norm", default="batch", help="none, batch, layer, rms, instance or group:G")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--optimizer", choices=["sgd", "adam"], default="sgd")

@@ -6,11 +6,20 @@
 #include "nn/layers/batch_norm.hpp"
 #include "nn/layers/conv2d.hpp"
 #include "nn/layers/dropout.hpp"
+#include "nn/layers/group_norm.hpp"
 #include "nn/layers/linear.hpp"
 #include "nn/layers/pooling.hpp"
 #include "nn/layers/wiring.hpp"
 
 namespace equinorm::nn {
+namespace {
+
+/// A norm with a β takes the place of the bias before it, as in torchvision's nets.
+bool has_shift(const NormSpec& norm) {
+  return norm.kind != NormKind::none;
+}
+
+}  // namespace
 
 Builder::Builder(const ModelSpec& spec, std::size_t batch, bool training)
     : spec_(spec), nonlinearity_(parse_nonlinearity(spec.activation)), training_(training) {
@@ -35,14 +44,14 @@ std::size_t Builder::conv(std::string name, std::size_t x, std::size_t out_chann
                           std::size_t stride) {
   const Shape& s = shape(x);
   const onednn::ConvolutionShape conv{s[0], s[1], s[2], s[3], out_channels, kernel, stride, kernel / 2};
-  const bool bias = spec_.norm.kind == NormKind::none;  // the norm that follows takes any bias away
+  const bool bias = !has_shift(spec_.norm);
   return add(std::make_unique<Conv2d>(std::move(name), conv, passes(x, bias)), {x},
              {s[0], conv.out_height(), conv.out_width(), out_channels});
 }
 
 std::size_t Builder::linear(std::string name, std::size_t x, std::size_t out_features, bool normed) {
   const Shape& s = shape(x);
-  const bool bias = !normed || spec_.norm.kind == NormKind::none;
+  const bool bias = !normed || !has_shift(spec_.norm);
   return add(std::make_unique<Linear>(std::move(name), onednn::LinearShape{s[0], s[1], out_features}, passes(x, bias)),
              {x}, {s[0], out_features});
 }
@@ -51,19 +60,44 @@ std::size_t Builder::activation(std::string name, std::size_t x) {
   return add(std::make_unique<ActivationLayer>(std::move(name), nonlinearity_), {x}, shape(x));
 }
 
-std::size_t Builder::batch_norm(std::string name, std::vector<std::size_t> inputs, Activation activation) {
+std::size_t Builder::groups_of(const std::string& layer, const Shape& s) const {
+  const NormKind kind = spec_.norm.kind;
+  const std::size_t channels = s[s.rank() - 1];
+  const std::size_t groups = kind == NormKind::layer ? 1 : kind == NormKind::instance ? channels : spec_.norm.groups;
+  if (channels % groups != 0) {
+    throw Error("layer " + layer + " of " + spec_.model + ": its " + std::to_string(channels) +
+                " channels do not fall into " + std::to_string(groups) + " groups, as norm " + name_of(spec_.norm) +
+                " asks; expected a divisor of " + std::to_string(channels));
+  }
+  if (s.elements() / s[0] == groups) {
+    throw Error(
+        "layer " + layer + " of " + spec_.model + ": norm " + name_of(spec_.norm) +
+        " would normalize every value by itself, to 0; expected a norm over more than one value, such as layer");
+  }
+  return groups;
+}
+
+std::size_t Builder::add_norm(std::string name, std::vector<std::size_t> inputs, Activation activation) {
   const Shape s = shape(inputs[0]);
-  auto layer = std::make_unique<BatchNorm>(std::move(name), s, spec_.norm, activation, inputs.size() == 2, training_);
+  const NormSpec& norm = spec_.norm;
+  const bool residual = inputs.size() == 2;
+  std::unique_ptr<Layer> layer;
+  if (norm.kind == NormKind::batch) {
+    layer = std::make_unique<BatchNorm>(std::move(name), s, norm, activation, residual, training_);
+  } else {
+    const std::size_t groups = groups_of(name, s);
+    layer = std::make_unique<GroupNorm>(std::move(name), s, norm.epsilon, groups, activation, residual, training_);
+  }
   return add(std::move(layer), std::move(inputs), s);
 }
 
 std::size_t Builder::norm(std::string name, std::size_t x) {
-  return spec_.norm.kind == NormKind::none ? x : batch_norm(std::move(name), {x}, Activation::none);
+  return spec_.norm.kind == NormKind::none ? x : add_norm(std::move(name), {x}, Activation::none);
 }
 
 std::size_t Builder::norm_activation(std::string norm_name, std::string activation_name, std::size_t x) {
-  if (spec_.norm.kind == NormKind::batch && nonlinearity_ == Nonlinearity::relu) {
-    return batch_norm(std::move(norm_name), {x}, Activation::relu);
+  if (spec_.norm.kind != NormKind::none && nonlinearity_ == Nonlinearity::relu) {
+    return add_norm(std::move(norm_name), {x}, Activation::relu);
   }
   return activation(std::move(activation_name), norm(std::move(norm_name), x));
 }
@@ -72,10 +106,11 @@ std::size_t Builder::norm_add_activation(const std::string& norm_name, const std
                                          std::size_t x, std::size_t shortcut) {
   if (spec_.norm.kind == NormKind::none) {
     const Shape s = shape(x);
-    return activation(activation_name, add(std::make_unique<Add>(activation_name + ".add"), {x, shortcut}, s));
+    const std::size_t normed = norm(norm_name, x);
+    return activation(activation_name, add(std::make_unique<Add>(activation_name + ".add"), {normed, shortcut}, s));
   }
-  if (nonlinearity_ == Nonlinearity::relu) return batch_norm(norm_name, {x, shortcut}, Activation::relu);
-  return activation(activation_name, batch_norm(norm_name, {x, shortcut}, Activation::none));
+  if (nonlinearity_ == Nonlinearity::relu) return add_norm(norm_name, {x, shortcut}, Activation::relu);
+  return activation(activation_name, add_norm(norm_name, {x, shortcut}, Activation::none));
 }
 
 std::size_t Builder::max_pool(std::string name, std::size_t x, std::size_t window) {

@@ -31,7 +31,7 @@ struct Graph {
 
 /// Adds layers to a graph: the vocabulary in which models are written. Functions take and return values. Where a layer
 /// gives two readings, the one with fewer passes over memory is chosen: relu after a norm goes into the norm, and so
-/// does the sum that ends a residual block.
+/// does the sum that ends a residual block where the norm can take it.
 class Builder {
  public:
   Builder(const ModelSpec& spec, std::size_t batch, bool training);
@@ -61,7 +61,9 @@ class Builder {
  private:
   const Shape& shape(std::size_t value) const { return graph_.values[value].shape; }
   std::size_t add(std::unique_ptr<Layer> layer, std::vector<std::size_t> inputs, const Shape& out);
-  std::size_t batch_norm(std::string name, std::vector<std::size_t> inputs, Activation activation);
+  /// act(norm(inputs[0]) + inputs[1]), the second being optional.
+  std::size_t add_norm(std::string name, std::vector<std::size_t> inputs, Activation activation);
+  std::size_t groups_of(const std::string& layer, const Shape& shape) const;
   onednn::Passes passes(std::size_t x, bool bias) const;
 
   ModelSpec spec_;

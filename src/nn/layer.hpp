@@ -87,7 +87,7 @@ class Layer {
   /// Computes the gradients of inputs and parameters from those of the outputs, which it may destroy.
   virtual void backward(const Call& call) = 0;
 
-  /// The state of a normalization layer; none of others.
+  /// The running statistics of a normalization layer that has them; none of others.
   virtual const NormState* norm() const { return nullptr; }
 
  protected:

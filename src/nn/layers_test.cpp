@@ -10,6 +10,7 @@
 #include "nn/layers/batch_norm.hpp"
 #include "nn/layers/conv2d.hpp"
 #include "nn/layers/dropout.hpp"
+#include "nn/layers/group_norm.hpp"
 #include "nn/layers/linear.hpp"
 #include "nn/layers/pooling.hpp"
 #include "nn/layers/wiring.hpp"
@@ -91,32 +92,51 @@ TEST(Layers, Convolution) {
   }
 }
 
-TEST(Layers, BatchNorm) {
-  for (const bool residual : {false, true}) {
-    for (const Activation activation : {Activation::none, Activation::relu}) {
-      for (const Shape& shape : {Shape{3, 4, 2, 5}, Shape{8, 3}}) {
-        NormSpec spec;
-        spec.epsilon = 1e-3;
-        BatchNorm layer("bn", shape, spec, activation, residual, true);
-        const std::size_t channels = shape[shape.rank() - 1], rows = shape.elements() / channels;
-        const Formula formula = [&](const auto& in, const auto& p) {
-          Values y(in[0].size());
-          for (std::size_t c = 0; c < channels; ++c) {
-            double mean = 0, variance = 0;
-            for (std::size_t i = 0; i < rows; ++i) mean += in[0][i * channels + c] / static_cast<double>(rows);
-            for (std::size_t i = 0; i < rows; ++i) {
-              variance += std::pow(in[0][i * channels + c] - mean, 2) / static_cast<double>(rows);
-            }
-            for (std::size_t i = 0; i < rows; ++i) {
-              const std::size_t at = i * channels + c;
-              y[at] = p[0][c] * (in[0][at] - mean) / std::sqrt(variance + 1e-3) + p[1][c] + (residual ? in[1][at] : 0);
-              if (activation == Activation::relu) y[at] = std::max(y[at], 0.0);
-            }
-          }
-          return y;
-        };
-        // A handful of roundings in y and dx; sums of 24 values in double, rounded once.
-        run({layer, residual ? std::vector{shape, shape} : std::vector{shape}, shape, formula, 32 * kUlp});
+/// γ·x̂ + β (+ r) through an activation, x̂ by the statistics of the set that `set_of(index in memory)` names.
+template <class SetOf>
+Formula normalization(std::size_t sets, SetOf set_of, std::size_t channels, double epsilon, bool centred,
+                      Activation activation) {
+  return [=](const std::vector<Values>& in, const std::vector<Values>& p) {
+    Values y(in[0].size()), count(sets), mean(sets), square(sets);
+    for (std::size_t at = 0; at < y.size(); ++at) {
+      count[set_of(at)] += 1;
+      if (centred) mean[set_of(at)] += in[0][at];
+    }
+    for (std::size_t set = 0; set < sets; ++set) mean[set] /= count[set];
+    for (std::size_t at = 0; at < y.size(); ++at) square[set_of(at)] += std::pow(in[0][at] - mean[set_of(at)], 2);
+    for (std::size_t at = 0; at < y.size(); ++at) {
+      const std::size_t set = set_of(at), c = at % channels;
+      y[at] = p[0][c] * (in[0][at] - mean[set]) / std::sqrt(square[set] / count[set] + epsilon);
+      if (p.size() == 2) y[at] += p[1][c];
+      if (in.size() == 2) y[at] += in[1][at];
+      if (activation == Activation::relu) y[at] = std::max(y[at], 0.0);
+    }
+    return y;
+  };
+}
+
+TEST(Layers, Norms) {
+  constexpr double epsilon = 1e-3;
+  // A handful of roundings in y and dx; sums of 24 values in double, rounded once.
+  constexpr double tolerance = 32 * kUlp;
+  NormSpec batch;
+  batch.epsilon = epsilon;
+  for (const Activation activation : {Activation::none, Activation::relu}) {
+    for (const Shape& shape : {Shape{3, 4, 2, 6}, Shape{8, 6}}) {
+      const std::size_t channels = 6, sample = shape.elements() / shape[0];
+      for (const bool residual : {false, true}) {
+        const std::vector<Shape> in = residual ? std::vector{shape, shape} : std::vector{shape};
+        BatchNorm over_batch("bn", shape, batch, activation, residual, true);
+        const auto channel = [=](std::size_t at) { return at % channels; };
+        run({over_batch, in, shape, normalization(channels, channel, channels, epsilon, true, activation), tolerance});
+        for (const std::size_t groups :
+             std::initializer_list<std::size_t>{1, 2, 3, 6}) {  // 1: layer norm; 6: instance norm
+          if (sample == groups) continue;
+          GroupNorm over_groups("gn", shape, epsilon, groups, activation, residual, true);
+          const auto group = [=](std::size_t at) { return at / sample * groups + at % channels * groups / channels; };
+          run({over_groups, in, shape, normalization(shape[0] * groups, group, channels, epsilon, true, activation),
+               tolerance});
+        }
       }
     }
   }

@@ -37,11 +37,11 @@ struct Outcome {
   std::size_t rows = 0;
 };
 
-/// The state of one normalization layer beside its parameters. All [channels].
+/// The state of one batch norm beside its parameters: of the norms it alone has any. All [channels].
 struct NormState {
   std::string name;                                    ///< the layer's, such as "bn1"
   std::span<float> running_mean, running_variance;     ///< may be written: inference uses what lies here
-  RunningStatistics<float>* running = nullptr;                ///< how many batches, and the options
+  RunningStatistics<float>* running = nullptr;         ///< how many batches, and the options
   std::span<const double> batch_mean, batch_variance;  ///< of the last training forward; empty in a net for inference
 };
 
@@ -106,7 +106,7 @@ class Net {
 
   std::span<const Parameter> parameters() const;
   const Parameter& parameter(std::string_view name) const;  ///< throws Error if there is none
-  std::span<const NormState> norms() const;
+  std::span<const NormState> norms() const;                 ///< of batch norms
 
   /// Takes parameters and norm states from a net of the same model.
   void copy_state(const Net& other);

@@ -99,9 +99,21 @@ class EveryNet : public testing::TestWithParam<std::tuple<std::string, std::stri
  protected:
   static ModelSpec spec() { return model(std::get<0>(GetParam()), std::get<1>(GetParam())); }
 };
-INSTANTIATE_TEST_SUITE_P(Nets, EveryNet,
-                         testing::Combine(testing::Values("mlp", "cnn", "resnet8"), testing::Values("none", "batch")),
-                         [](const auto& net) { return std::get<0>(net.param) + "_" + std::get<1>(net.param); });
+INSTANTIATE_TEST_SUITE_P(Nets, EveryNet, testing::ValuesIn([] {
+                           std::vector<std::tuple<std::string, std::string>> nets;
+                           for (const char* name : {"mlp", "cnn", "resnet8"}) {
+                             for (const char* norm : {"none", "batch", "layer", "instance", "group:4"}) {
+                               const bool single = name == std::string("mlp") && norm == std::string("instance");
+                               if (!single) nets.emplace_back(name, norm);  // see InstanceNormNeedsImages
+                             }
+                           }
+                           return nets;
+                         }()),
+                         [](const auto& net) {
+                           std::string name = std::get<0>(net.param) + "_" + std::get<1>(net.param);
+                           std::ranges::replace(name, ':', '_');
+                           return name;
+                         });
 
 TEST_P(EveryNet, StepsAndInferenceAllocateNothing) {
   ModelSpec with_dropout = spec();
@@ -254,6 +266,34 @@ TEST(Net, OneValuePerChannelIsAnErrorThatNamesTheLayer) {
   EXPECT_TRUE(std::isfinite(images.forward(0).loss));
 }
 
+TEST(Net, InstanceNormNeedsImages) {
+  const auto message = [](const ModelSpec& spec) -> std::string {
+    try {
+      const Net net(spec, {.batch = 2});
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "no error";
+  };
+  const std::string text = " would normalize every value by itself, to 0; expected a norm over more than one value";
+  EXPECT_NE(message(model("mlp", "instance")).find("layer bn1 of mlp: norm instance" + text), std::string::npos);
+  EXPECT_NE(message(model("mlp", "group:100")).find("layer bn1 of mlp: norm group:100" + text), std::string::npos);
+  ModelSpec small = model("resnet8", "instance");  // its last images are of one pixel
+  small.height = small.width = 4;
+  EXPECT_NE(message(small).find("layer layer3.0.downsample.1 of resnet8: norm instance" + text), std::string::npos)
+      << message(small);
+}
+
+TEST(Net, OtherNormsTrainOnBatchesOfOne) {
+  for (const char* norm : {"layer", "group:4"}) {
+    Net net(model("mlp", norm), {.batch = 1});
+    fill(net, 1);
+    EXPECT_TRUE(std::isfinite(net.forward(0).loss)) << norm;
+    net.backward();
+    for (const Parameter& p : net.parameters()) EXPECT_GT(moments(p.gradient).norm, 0.0) << norm << " " << p.name;
+  }
+}
+
 TEST(Net, ANonFiniteBatchShowsInTheLossAndNotInTheRunningStatistics) {
   Net net(model("cnn", "batch"), {.batch = 4});
   fill(net, 1);
@@ -297,10 +337,20 @@ TEST(Net, SpecsThatMakeNoSenseAreRefusedByName) {
   expect("dropout", [](ModelSpec& s) { s.dropout = std::nan(""); });
   expect("scale", [](ModelSpec& s) { s.init_scale = 0; });
   expect("epsilon", [](ModelSpec& s) { s.norm.epsilon = -1; });
+  expect("layer bn1 of cnn: its 16 channels do not fall into 3 groups, as norm group:3 asks; expected a divisor of 16",
+         [](ModelSpec& s) { s.norm = parse_norm("group:3"); });
+  expect("layer bn1 of cnn: its 16 channels do not fall into 32",
+         [](ModelSpec& s) { s.norm = parse_norm("group:32"); });
   expect("batch size", [](ModelSpec&) {}, {.batch = 0});
   expect("threads", [](ModelSpec&) {}, {.threads = 0});
   expect("MiB", [](ModelSpec& s) { s.height = s.width = 1024; }, {.batch = 65536});
-  EXPECT_THROW(parse_norm("batchnorm"), Error);
+  for (const char* norm : {"batchnorm", "", "group", "group:", "group:0", "group:-4", "group:4x", "group:4:4",
+                           "layer:2", "group:99999999999999999999"}) {
+    EXPECT_THROW(parse_norm(norm), Error) << norm;
+  }
+  for (const char* norm : {"none", "batch", "layer", "instance", "group:8"}) {
+    EXPECT_EQ(name_of(parse_norm(norm)), norm);
+  }
   EXPECT_THROW(parse_init("zero"), Error);
 }
 

@@ -1,6 +1,7 @@
 #include "nn/spec.hpp"
 
 #include <array>
+#include <charconv>
 #include <cmath>
 
 #include "nn/models.hpp"
@@ -9,7 +10,10 @@
 namespace equinorm::nn {
 namespace {
 
-constexpr std::array kNorms{Named<NormKind>{"none", NormKind::none}, Named<NormKind>{"batch", NormKind::batch}};
+constexpr std::string_view kGroup = "group:";  // and a number
+constexpr std::array kNorms{Named<NormKind>{"none", NormKind::none}, Named<NormKind>{"batch", NormKind::batch},
+                            Named<NormKind>{"layer", NormKind::layer}, Named<NormKind>{"instance", NormKind::instance},
+                            Named<NormKind>{"group:G", NormKind::group}};
 constexpr std::array kInits{Named<Init>{"he", Init::he}, Named<Init>{"xavier", Init::xavier},
                             Named<Init>{"scaled", Init::scaled}};
 constexpr std::array kNonlinearities{Named<Nonlinearity>{"relu", Nonlinearity::relu},
@@ -31,11 +35,21 @@ void expect_within(const char* what, Number value, Number min, Number max) {
 
 NormSpec parse_norm(std::string_view text) {
   NormSpec norm;
+  if (text.starts_with(kGroup)) {
+    const char* const end = text.data() + text.size();
+    const auto result = std::from_chars(text.data() + kGroup.size(), end, norm.groups);
+    if (result.ec != std::errc() || result.ptr != end || norm.groups == 0) {
+      throw Error("norm \"" + std::string(text) + "\" does not say how many groups; expected group:G, such as group:8");
+    }
+    norm.kind = NormKind::group;
+    return norm;
+  }
   norm.kind = parse_name<NormKind>("norm", text, kNorms);
   return norm;
 }
 
 std::string name_of(const NormSpec& norm) {
+  if (norm.kind == NormKind::group) return std::string(kGroup) + std::to_string(norm.groups);
   return std::string(name_in<NormKind>(kNorms, norm.kind));
 }
 

@@ -20,15 +20,22 @@ enum class Init {
 /// The non-linearity between layers.
 enum class Nonlinearity { relu, sigmoid, tanh };
 
-enum class NormKind { none, batch };
+enum class NormKind {
+  none,
+  batch,     ///< over the batch, for each channel
+  layer,     ///< over all of a sample; γ and β for each channel, as PyTorch's GroupNorm(1, channels)
+  instance,  ///< over the positions of a sample, for each channel
+  group,     ///< over the positions and a group of channels of a sample
+};
 
-/// Normalization of a net: its kind and what the kind needs. Other norms take their place beside `batch`.
+/// Normalization of a net: its kind and what the kind needs.
 struct NormSpec {
   NormKind kind = NormKind::batch;
   double epsilon = 1e-5;
-  RunningOptions running{};
+  std::size_t groups = 1;    ///< of `group`; divides the channels of every layer
+  RunningOptions running{};  ///< of `batch`
   SingleValuePolicy single_value =
-      SingleValuePolicy::error;  ///< `allow` trains a multilayer perceptron on batches of 1
+      SingleValuePolicy::error;  ///< of `batch`: `allow` trains a multilayer perceptron on batches of 1
 };
 
 /// Everything that decides the functions of a net and its initial parameters, but the seed.
@@ -44,7 +51,7 @@ struct ModelSpec {
   std::size_t classes = 10;
 };
 
-/// "none" or "batch". Throws Error naming the choices.
+/// "none", "batch", "layer", "instance" or "group:G", G a number. Throws Error naming the choices.
 NormSpec parse_norm(std::string_view text);
 std::string name_of(const NormSpec& norm);
 

@@ -1,13 +1,12 @@
-// Batch norm as a layer: y = act(γ·x̂ + β + r), the residual r being the second input if there is one. The operation and
-// its formulas are in equinorm/batch_norm.hpp.
+// Batch norm as a layer. The operation and its formulas are in equinorm/batch_norm.hpp.
 #pragma once
 
 #include "equinorm/batch_norm.hpp"
-#include "nn/layer.hpp"
+#include "nn/layers/norm.hpp"
 
 namespace equinorm::nn {
 
-class BatchNorm final : public Layer {
+class BatchNorm final : public NormLayer {
  public:
   BatchNorm(std::string name, const Shape& shape, const NormSpec& spec, Activation activation, bool residual,
             bool training);
@@ -18,11 +17,7 @@ class BatchNorm final : public Layer {
   const NormState* norm() const override { return &state_; }
 
  private:
-  Execution execution(const Call& call) const;
-
   BatchNormOptions options_;
-  bool residual_;
-  std::size_t channels_;
   RunningStatistics<float> running_;
   Statistics batch_;
   NormState state_;

@@ -109,7 +109,7 @@ template <class T>
 void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, Moments* HWY_RESTRICT out) {
   using D = Tag<T>;
   constexpr D d;
-  const auto [samples, stride, channels, spacing, length] = planes;
+  const auto [samples, stride, channels, spacing, length] = planes;  // clang 14 lets no lambda capture these
   const auto n = static_cast<double>(samples * length);
 
   // Pass 1: shifts, as in AccumulateColumnMoments; of a sampled segment every eighth group of lanes.
@@ -150,7 +150,7 @@ void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, Moments* HW
       ForEachPart(
           d, length,
           [&](std::size_t v, std::size_t i) HWY_ATTR {
-            PrefetchSegment(segment + i, length);
+            PrefetchSegment(segment + i, planes.length);
             take(v, hn::Sub(LoadElements(d, segment + i), shift));
           },
           [&](std::size_t v, std::size_t i, std::size_t count) HWY_ATTR {
@@ -179,7 +179,7 @@ HWY_INLINE void PlaneDots(const T* HWY_RESTRICT x, const PlaneBlock& planes, con
                           double* HWY_RESTRICT dot) {
   using D = Tag<T>;
   constexpr D d;
-  const auto [samples, stride, channels, spacing, length] = planes;
+  const auto [samples, stride, channels, spacing, length] = planes;  // clang 14 lets no lambda capture these
   LaneSums<D> all_sums[kMaxPlaneChannels], all_dots[kMaxPlaneChannels];
   for (std::size_t s = 0; s < samples; ++s) {
     for (std::size_t c = 0; c < channels; ++c) {
@@ -193,7 +193,7 @@ HWY_INLINE void PlaneDots(const T* HWY_RESTRICT x, const PlaneBlock& planes, con
       ForEachPart(
           d, length,
           [&](std::size_t v, std::size_t i) HWY_ATTR {
-            PrefetchSegment(x + base + i, length);
+            PrefetchSegment(x + base + i, planes.length);
             const auto difference = hn::Sub(LoadElements(d, x + base + i), mean_vector);
             take(v, gradient(base + i, c, difference), difference);
           },

@@ -184,7 +184,7 @@ equinorm_status run(const char* operation, const equinorm_execution* given, cons
 
 /// What body(Arguments<T>) says of x's type; 0 where it has none.
 template <class Body>
-std::size_t workspace_bytes(const equinorm_tensor* x, const Body& body) noexcept {
+std::size_t workspace_bytes(const equinorm_tensor* x, const Body& body) {
   std::size_t bytes = 0;
   const auto count = [&](const Execution&) {
     bytes = with_type(x, body);

@@ -397,7 +397,7 @@ TEST(BatchNorm, GradientsAgreeWithFiniteDifferences) {
 
 TEST(BatchNorm, GradientsOfAConstantLossVanish) {
   // dy the same everywhere in a channel: the norm's output cannot move along it, so dx = 0 up to rounding of dy.
-  Call call({400, 19}, Layout::channels_last, cases::make(cases::values().front(), 400 * 19, 2));
+  Call call({400, 19}, Layout::channels_last, cases::make(cases::values().front(), std::size_t{400} * 19, 2));
   std::fill(call.dy.begin(), call.dy.end(), 1e6F);
   ASSERT_TRUE(call.forward().ok());
   ASSERT_TRUE(call.backward().ok());

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdio>
 #include <equinorm/equinorm.hpp>
+#include <exception>
 #include <thread>
 #include <vector>
 
@@ -25,7 +26,7 @@ struct alignas(64) CacheLine {
 
 }  // namespace
 
-int main() {
+int main() try {
   using equinorm::TensorView;
   const equinorm::Shape shape{64, 16, 28, 28};  // images, channels, height, width
   const auto layout = equinorm::Layout::channels_first;
@@ -63,4 +64,7 @@ int main() {
       options, in, {}, {}, {nullptr, shape, layout}, {mean.data(), variance.data()}, nullptr, execution);
   std::printf("a mistake: %s\n", status.message().c_str());
   return status.ok() ? 1 : 0;
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "%s\n", error.what());
+  return 1;
 }

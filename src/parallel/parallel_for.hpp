@@ -19,7 +19,7 @@ struct Workers {
 
 namespace parallel_detail {
 using RangeFunction = void (*)(const void* context, std::size_t begin, std::size_t end);
-void run(std::size_t blocks, const Workers& workers, RangeFunction function, const void* context);
+void run(std::size_t blocks, const Workers& who, RangeFunction function, const void* context);
 }  // namespace parallel_detail
 
 /// Calls body(begin, end) for disjoint ranges that cover the blocks 0 … blocks−1, one range a worker; returns when all

@@ -170,7 +170,8 @@ TEST(Activation, AgreesWithTheScalarFormsThatCarefulPathsTake) {
   for (const auto activation :
        {Activation::none, Activation::relu, Activation::leaky_relu, Activation::silu, Activation::gelu}) {
     std::vector<double> z, value(kLanes), slope(kLanes);
-    for (std::size_t i = 0; i < kLanes; ++i) z.push_back((static_cast<double>(i) - kLanes / 2) * 0.25);
+    for (std::size_t i = 0; i < kLanes; ++i)
+      z.push_back((static_cast<double>(i) - static_cast<double>(kLanes) / 2) * 0.25);
     run(activation, z.data(), kLanes, value.data(), slope.data());
     for (std::size_t i = 0; i < kLanes; ++i) {
       EXPECT_NEAR(value[i], activate(activation, z[i]), 1e-15 * (1 + std::abs(z[i]))) << z[i];

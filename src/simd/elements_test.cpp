@@ -118,6 +118,7 @@ HWY_EXPORT(StreamFloat);
 HWY_EXPORT(StreamBFloat16);
 HWY_EXPORT(StreamFloat16);
 
+// NOLINTBEGIN(bugprone-macro-parentheses): T is a type
 #define EQUINORM_TYPE(T, Name)                                                  \
   void read(const T* in, std::size_t count, Parameter<T>* out) {                \
     HWY_DYNAMIC_DISPATCH(Read##Name)(in, count, out);                           \
@@ -133,6 +134,7 @@ EQUINORM_TYPE(float, Float)
 EQUINORM_TYPE(bfloat16, BFloat16)
 EQUINORM_TYPE(float16, Float16)
 #undef EQUINORM_TYPE
+// NOLINTEND(bugprone-macro-parentheses)
 
 template <class T>
 class Elements : public testing::Test {
@@ -217,6 +219,7 @@ TYPED_TEST(NarrowElements, AreRoundedToNearestEvenWithTheSameBitsOnEveryTarget) 
   using T = TypeParam;
   const std::vector<float> in = hard_to_round<T>();
   std::vector<T> want;
+  want.reserve(in.size());
   for (const float v : in) want.push_back(to_element<T>(static_cast<double>(v)));
   std::vector<T> first(in.size());
   write(in.data(), in.size(), first.data());

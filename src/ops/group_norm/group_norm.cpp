@@ -58,7 +58,7 @@ void with_groups(const GroupNormOptions& options, const TensorView<const T>& x, 
   const Plan plan(g);
   const Memory memory(execution, workspace_bytes<T>(options, x.shape, x.layout));
   Workspace workspace(memory.base());
-  Scratch<T>* scratch = workspace.take<Scratch<T>>(plan.tasks);
+  auto* const scratch = workspace.take<Scratch<T>>(plan.tasks);
   for (std::size_t task = 0; task < plan.tasks; ++task) new (scratch + task) Scratch<T>(plan, workspace);
   const bool small = x.shape.elements() < kSingleThreadElements;
   body(Groups<T>(plan, scratch, options.epsilon, affine, small ? Workers(1) : Workers(execution)));

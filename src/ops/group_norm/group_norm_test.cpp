@@ -136,6 +136,7 @@ struct Call {
 template <class V>
 std::vector<double> widen(const std::vector<V>& v) {
   std::vector<double> result;
+  result.reserve(v.size());
   for (const V& value : v) result.push_back(to_double(value));
   return result;
 }

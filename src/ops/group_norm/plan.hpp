@@ -63,6 +63,7 @@ template <class T>
 struct Scratch {
   Scratch(const Plan& p, Workspace& workspace) {
     const std::size_t width = p.g.columns ? p.columns.width : p.g.channels;
+    // NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDelete): as large as the same walk counted, never empty
     first = workspace.take<double>(width);
     second = workspace.take<double>(width);
     dgamma = workspace.take<double>(p.g.channels);

@@ -23,7 +23,10 @@ struct Grouped {
       for (std::size_t p = 0; p < positions; ++p) body(at(n, c, p), c);
     }
   }
-  long double size() const { return static_cast<long double>(channels / groups * positions); }
+  long double size() const {
+    const std::size_t elements = channels / groups * positions;
+    return static_cast<long double>(elements);
+  }
 
   Layout layout;
   std::size_t groups, samples, channels, positions;

@@ -6,9 +6,9 @@
 //              dβ = Σ g,   dγ = Σ g·x̂,   dx = γ/√(σ²_B + ε) · (g − dβ/m − x̂·dγ/m)
 //
 // Tensors are dense, rank 2–5, channels-last [N, spatial…, C] or channels-first [N, C, spatial…]; every tensor of a
-// call has the same shape and layout. m = elements / C values per channel. T is float, double, bfloat16 or float16;
-// parameters and running statistics are Parameter<T>, statistics double. The results depend on shapes and values alone:
-// not on threads, nor on the instruction set, nor on alignment.
+// call has the same shape and layout. m = elements / C values per channel (fewer with padding). T is float, double,
+// bfloat16 or float16; parameters and running statistics are Parameter<T>, statistics double. The results depend on
+// shapes and values alone: not on threads, nor on the instruction set, nor on alignment.
 #pragma once
 
 #include <cstddef>
@@ -46,6 +46,10 @@ struct BatchNormOptions {
   Activation activation = Activation::none;
   NonFinitePolicy non_finite = NonFinitePolicy::error;
   SingleValuePolicy single_value = SingleValuePolicy::error;
+  /// [N]: sample n ends after lengths[n] of its positions (rows of channels); what lies behind is padding: it counts
+  /// nowhere, is not read, and is 0 in y, dx and dresidual. How much of it there is changes no bit of the rest.
+  /// Channels-last only. nullptr: no padding.
+  const std::size_t* lengths = nullptr;
 };
 
 /// How a batch enters the running statistics: running = (1 − w)·running + w·batch.
@@ -71,9 +75,10 @@ struct RunningStatistics {
   RunningOptions options{};
 };
 
-/// Scratch that every call needs for this shape, in bytes.
+/// Scratch that every call needs for this shape and these options, in bytes.
 template <class T>
-EQUINORM_API std::size_t batch_norm_workspace_bytes(const Shape& shape, Layout layout);
+EQUINORM_API std::size_t batch_norm_workspace_bytes(const Shape& shape, Layout layout,
+                                                    const BatchNormOptions& options = {});
 
 /// Training forward. x, y: of the shape that is normalized. residual and running may be absent. y may be x or residual
 /// (in place). statistics, [channels] each, is required. An empty batch (m = 0, some extent but not C is 0) is

@@ -11,6 +11,7 @@
 #include "ops/batch_norm/channels.hpp"
 #include "ops/batch_norm/columns.hpp"
 #include "ops/batch_norm/plan.hpp"
+#include "ops/batch_norm/ragged.hpp"
 #include "ops/batch_norm/segments.hpp"
 
 namespace equinorm {
@@ -65,6 +66,22 @@ Checks& check_options(Checks& checks, const BatchNormOptions& options) {
   return checks.require(false, "epsilon is " + std::to_string(options.epsilon), "a finite number of at least 1e-30");
 }
 
+/// To be called when x has been checked.
+template <class T>
+Checks& check_lengths(Checks& checks, const BatchNormOptions& options, const TensorView<const T>& x) {
+  if (options.lengths == nullptr || !checks.ok()) return checks;
+  checks.require(x.layout == Layout::channels_last, "lengths are given for a channels-first x", "channels-last");
+  std::size_t positions = 1;
+  for (std::size_t i = 1; i + 1 < x.shape.rank(); ++i) positions *= x.shape[i];
+  for (std::size_t n = 0; n < x.shape[0]; ++n) {
+    checks.require(options.lengths[n] <= positions, [&] {
+      return Checks::Text("lengths[" + std::to_string(n) + "] is " + std::to_string(options.lengths[n]),
+                          "at most the " + std::to_string(positions) + " positions of a sample");
+    });
+  }
+  return checks;
+}
+
 Checks& check_statistics(Checks& checks, const Statistics& statistics) {
   checks.require(statistics.mean != nullptr, "statistics.mean is null", "[channels] doubles");
   return checks.require(statistics.variance != nullptr, "statistics.variance is null", "[channels] doubles");
@@ -84,9 +101,9 @@ Checks& check_running(Checks& checks, const RunningStatistics<T>* running) {
 }  // namespace batch_norm
 
 template <class T>
-std::size_t batch_norm_workspace_bytes(const Shape& shape, Layout layout) {
+std::size_t batch_norm_workspace_bytes(const Shape& shape, Layout layout, const BatchNormOptions& options) {
   if (shape.rank() < 2 || shape.rank() > kMaxRank || shape.elements() == 0) return 0;
-  return batch_norm::scratch_bytes<T>(batch_norm::Geometry(shape, layout));
+  return batch_norm::scratch_bytes<T>(batch_norm::Geometry(shape, layout, options.lengths));
 }
 
 template <class T>
@@ -99,12 +116,13 @@ Status batch_norm_forward(const BatchNormOptions& options, TensorView<const T> x
   constexpr const char* kOp = "batch_norm_forward";
   Checks checks(kOp);
   check_options(checks, options).tensor("x", x);
+  check_lengths(checks, options, x);
   checks.like("residual", residual, x, true).like("y", y, x);
   check_running(check_statistics(checks, statistics), running);
-  checks.workspace(execution, batch_norm_workspace_bytes<T>(x.shape, x.layout));
+  checks.workspace(execution, batch_norm_workspace_bytes<T>(x.shape, x.layout, options));
   if (!checks.ok()) return checks.status();
 
-  const Geometry g(x.shape, x.layout);
+  const Geometry g(x.shape, x.layout, options.lengths);
   if (g.values == 0 || (g.values == 1 && options.single_value == SingleValuePolicy::error)) {
     return {StatusCode::too_few_values, std::string("[") + kOp + "] x has shape " + to_string(x.shape) + ", " +
                                             std::to_string(g.values) +
@@ -118,7 +136,11 @@ Status batch_norm_forward(const BatchNormOptions& options, TensorView<const T> x
   const ForwardChannels<T> channels(options.epsilon, affine, statistics.mean, statistics.variance, scratch);
   const kernels::Forward<T> tensors{x.data, residual.data, y.data, options.activation, false};
   const Workers workers = workers_for(g, execution);
-  if (g.columns()) {
+  if (g.lengths != nullptr) {
+    const Ragged<T> ragged(g, scratch, workers);
+    ragged.statistics(x.data, statistics);
+    ragged.normalize(tensors, channels);
+  } else if (g.columns()) {
     const Columns<T> columns(g, scratch, workers);
     columns.statistics(x.data, statistics);
     columns.normalize(tensors, channels);
@@ -150,11 +172,12 @@ Status batch_norm_inference(const BatchNormOptions& options, TensorView<const T>
   using namespace batch_norm;
   Checks checks("batch_norm_inference");
   check_options(checks, options).tensor("x", x);
+  check_lengths(checks, options, x);
   checks.like("residual", residual, x, true).like("y", y, x);
   checks.require(mean != nullptr, "mean is null", "[channels] values");
   checks.require(variance != nullptr, "variance is null", "[channels] values");
   if (!checks.ok()) return checks.status();
-  const Geometry g(x.shape, x.layout);
+  const Geometry g(x.shape, x.layout, options.lengths);
   for (std::size_t c = 0; c < g.channels; ++c) {
     if (variance[c] < 0) {
       return checks
@@ -172,7 +195,9 @@ Status batch_norm_inference(const BatchNormOptions& options, TensorView<const T>
   const ForwardChannels<T> channels(options.epsilon, affine, scratch.first, scratch.second, scratch);
   const kernels::Forward<T> tensors{x.data, residual.data, y.data, options.activation, false};
   const Workers workers = workers_for(g, execution);
-  if (g.columns()) {
+  if (g.lengths != nullptr) {
+    Ragged<T>(g, scratch, workers).normalize(tensors, channels);
+  } else if (g.columns()) {
     Columns<T>(g, scratch, workers).normalize(tensors, channels);
   } else {
     Segments<T>(g, scratch, workers).normalize(tensors, channels);
@@ -190,18 +215,21 @@ Status batch_norm_backward(const BatchNormOptions& options, TensorView<const T> 
   const bool active = options.activation != Activation::none;
   Checks checks("batch_norm_backward");
   check_options(checks, options).tensor("x", x);
+  check_lengths(checks, options, x);
   checks.like("y", y, x, /*optional=*/!active || dresidual.data == nullptr).like("dy", dy, x).like("dx", dx, x);
   checks.like("dresidual", dresidual, x, true);
-  check_statistics(checks, statistics).workspace(execution, batch_norm_workspace_bytes<T>(x.shape, x.layout));
+  check_statistics(checks, statistics).workspace(execution, batch_norm_workspace_bytes<T>(x.shape, x.layout, options));
   checks.require(
       y.data == nullptr || (options.activation != Activation::silu && options.activation != Activation::gelu),
       "y is given", "no y, which tells nothing of silu's and gelu's slope");
   if (!checks.ok()) return checks.status();
 
-  const Geometry g(x.shape, x.layout);
+  const Geometry g(x.shape, x.layout, options.lengths);
   if (g.values == 0) {  // sums over nothing
     if (gradients.gamma != nullptr) std::fill_n(gradients.gamma, g.channels, Parameter<T>{0});
     if (gradients.beta != nullptr) std::fill_n(gradients.beta, g.channels, Parameter<T>{0});
+    std::fill_n(dx.data, g.elements, T{});  // where there are elements, all of them are padding
+    if (dresidual.data != nullptr) std::fill_n(dresidual.data, g.elements, T{});
     return {};
   }
   const Memory memory(execution, scratch_bytes<T>(g));
@@ -212,7 +240,9 @@ Status batch_norm_backward(const BatchNormOptions& options, TensorView<const T> 
   const kernels::Backward<T> tensors{x.data, y.data, dy.data, nullptr, dx.data, dresidual.data, options.activation,
                                      false};
   const Workers workers = workers_for(g, execution);
-  if (g.columns()) {
+  if (g.lengths != nullptr) {
+    Ragged<T>(g, scratch, workers).differentiate(tensors, channels);
+  } else if (g.columns()) {
     Columns<T>(g, scratch, workers).differentiate(tensors, channels);
   } else {
     Segments<T>(g, scratch, workers).differentiate(tensors, channels);
@@ -222,7 +252,7 @@ Status batch_norm_backward(const BatchNormOptions& options, TensorView<const T> 
 
 // The four element types.
 #define EQUINORM_INSTANTIATE(T)                                                                                       \
-  template std::size_t batch_norm_workspace_bytes<T>(const Shape&, Layout);                                           \
+  template std::size_t batch_norm_workspace_bytes<T>(const Shape&, Layout, const BatchNormOptions&);                  \
   template Status batch_norm_forward<T>(const BatchNormOptions&, TensorView<const T>, const Affine<T>&,               \
                                         TensorView<const T>, TensorView<T>, const Statistics&, RunningStatistics<T>*, \
                                         const Execution&);                                                            \

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <numeric>
 
 #include "core/workspace.hpp"
 #include "equinorm/tensor.hpp"
@@ -16,7 +17,8 @@ namespace equinorm::batch_norm {
 
 /// The tensor as batch norm sees it: `samples` times (channels-first) [channels, inner], or [values, channels].
 struct Geometry {
-  Geometry(const Shape& shape, Layout layout) {
+  /// sample_lengths: valid positions of each sample, or nullptr: all (BatchNormOptions::lengths).
+  Geometry(const Shape& shape, Layout layout, const std::size_t* sample_lengths = nullptr) : lengths(sample_lengths) {
     const std::size_t axis = layout == Layout::channels_last ? shape.rank() - 1 : 1;
     channels = shape[axis];
     inner = 1;
@@ -24,17 +26,28 @@ struct Geometry {
     elements = shape.elements();
     values = channels == 0 ? 0 : elements / channels;
     samples = inner == 0 ? 0 : values / inner;
+    if (lengths != nullptr) {
+      samples = shape[0];
+      positions = samples == 0 ? 0 : values / samples;
+      values = std::accumulate(lengths, lengths + samples, std::size_t{0});
+    }
   }
 
   bool columns() const { return inner == 1; }
   /// Calls body(run) for the elements of channel c.
   template <class Body>
   void for_each_run(std::size_t c, const Body& body) const {
+    if (lengths != nullptr) {
+      for (std::size_t n = 0; n < samples; ++n) body(kernels::Run{n * positions * channels + c, channels, lengths[n]});
+      return;
+    }
     if (columns()) return body(kernels::Run{c, channels, values});
     for (std::size_t n = 0; n < samples; ++n) body(kernels::Run{(n * channels + c) * inner, 1, inner});
   }
 
+  const std::size_t* lengths;
   std::size_t channels, samples, inner, values, elements;
+  std::size_t positions = 0;  ///< of a sample, padding included, where there are lengths
 };
 
 /// The cut of [samples, channels, inner]. Small planes are taken in groups of channels, side by side in memory: those
@@ -77,13 +90,20 @@ struct SegmentPlan {
   std::size_t pieces_of_a_plane, pieces, parts;
 };
 
+/// Into how many tasks the samples of unequal length are dealt.
+inline std::size_t ragged_tasks(const Geometry& g) {
+  return std::clamp<std::size_t>(g.samples, 1, 32);
+}
+
 /// Everything that a call keeps in its workspace.
 template <class T>
 struct Scratch {
   Scratch(const Geometry& g, Workspace& workspace) {
-    const bool columns = g.columns();
+    const bool ragged = g.lengths != nullptr, columns = g.columns() && !ragged;
     const std::size_t width = columns ? kernels::ColumnPlan(g.values, g.channels).width : g.channels;
-    const std::size_t partials = columns ? kernels::ColumnPlan(g.values, g.channels).chunks + 1 : SegmentPlan(g).parts;
+    const std::size_t partials = ragged    ? ragged_tasks(g)
+                                 : columns ? kernels::ColumnPlan(g.values, g.channels).chunks + 1
+                                           : SegmentPlan(g).parts;
     first = workspace.take<double>(partials * width);
     second = workspace.take<double>(partials * width);
     inverse_deviation = workspace.take<double>(g.channels);

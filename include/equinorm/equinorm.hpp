@@ -1,6 +1,7 @@
 // Equinorm: normalization for neural networks. This header includes every operation.
 #pragma once
 
+#include "equinorm/batch_moments.hpp"
 #include "equinorm/batch_norm.hpp"
 #include "equinorm/execution.hpp"
 #include "equinorm/group_norm.hpp"

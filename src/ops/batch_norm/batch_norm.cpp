@@ -10,95 +10,12 @@
 #include "core/workspace.hpp"
 #include "ops/batch_norm/channels.hpp"
 #include "ops/batch_norm/columns.hpp"
+#include "ops/batch_norm/edge.hpp"
 #include "ops/batch_norm/plan.hpp"
 #include "ops/batch_norm/ragged.hpp"
 #include "ops/batch_norm/segments.hpp"
 
 namespace equinorm {
-namespace batch_norm {
-namespace {
-
-/// Under this many floats a second thread costs more than it brings.
-constexpr std::size_t kSingleThreadFloats = 16 << 10;
-template <class T>
-std::size_t scratch_bytes(const Geometry& g) {
-  Workspace count;
-  const Scratch<T> scratch(g, count);
-  return count.used();
-}
-
-Workers workers_for(const Geometry& g, const Execution& execution) {
-  return g.elements < kSingleThreadFloats ? Workers(1) : Workers(execution);
-}
-
-/// Whether every statistic is finite, as a P too where running statistics are to hold it.
-template <class P>
-bool all_finite(const Statistics& statistics, std::size_t channels, bool as_parameters) {
-  const double limit =
-      as_parameters ? static_cast<double>(std::numeric_limits<P>::max()) : std::numeric_limits<double>::max();
-  for (std::size_t c = 0; c < channels; ++c) {
-    if (!(std::abs(statistics.mean[c]) <= limit && statistics.variance[c] <= limit)) return false;
-  }
-  return true;
-}
-
-template <class T>
-void update_running(RunningStatistics<T>& running, const Statistics& statistics, const Geometry& g) {
-  using P = Parameter<T>;
-  const RunningOptions& options = running.options;
-  ++running.batches;
-  const double w = options.cumulative ? 1.0 / static_cast<double>(running.batches) : options.running_weight;
-  const bool unbiased = options.variance == VarianceKind::unbiased;
-  const auto m = static_cast<double>(g.values);
-  for (std::size_t c = 0; c < g.channels; ++c) {
-    const auto blend = [w](P& old, double value) {
-      old = static_cast<P>((1.0 - w) * static_cast<double>(old) + w * value);
-    };
-    blend(running.mean[c], statistics.mean[c]);
-    if (unbiased && g.values == 1) continue;  // 0/0: one value has no unbiased variance
-    blend(running.variance[c], unbiased ? statistics.variance[c] * (m / (m - 1.0)) : statistics.variance[c]);
-  }
-}
-
-Checks& check_options(Checks& checks, const BatchNormOptions& options) {
-  if (options.epsilon >= 1e-30 && std::isfinite(options.epsilon))
-    return checks;  // no text for what is right: it allocates
-  return checks.require(false, "epsilon is " + std::to_string(options.epsilon), "a finite number of at least 1e-30");
-}
-
-/// To be called when x has been checked.
-template <class T>
-Checks& check_lengths(Checks& checks, const BatchNormOptions& options, const TensorView<const T>& x) {
-  if (options.lengths == nullptr || !checks.ok()) return checks;
-  checks.require(x.layout == Layout::channels_last, "lengths are given for a channels-first x", "channels-last");
-  std::size_t positions = 1;
-  for (std::size_t i = 1; i + 1 < x.shape.rank(); ++i) positions *= x.shape[i];
-  for (std::size_t n = 0; n < x.shape[0]; ++n) {
-    checks.require(options.lengths[n] <= positions, [&] {
-      return Checks::Text("lengths[" + std::to_string(n) + "] is " + std::to_string(options.lengths[n]),
-                          "at most the " + std::to_string(positions) + " positions of a sample");
-    });
-  }
-  return checks;
-}
-
-Checks& check_statistics(Checks& checks, const Statistics& statistics) {
-  checks.require(statistics.mean != nullptr, "statistics.mean is null", "[channels] doubles");
-  return checks.require(statistics.variance != nullptr, "statistics.variance is null", "[channels] doubles");
-}
-
-template <class T>
-Checks& check_running(Checks& checks, const RunningStatistics<T>* running) {
-  if (running == nullptr) return checks;
-  checks.require(running->mean != nullptr, "running.mean is null", "[channels] values");
-  checks.require(running->variance != nullptr, "running.variance is null", "[channels] values");
-  const double w = running->options.running_weight;
-  if (w >= 0 && w <= 1) return checks;
-  return checks.require(false, "running_weight is " + std::to_string(w), "a number from 0 to 1");
-}
-
-}  // namespace
-}  // namespace batch_norm
 
 template <class T>
 std::size_t batch_norm_workspace_bytes(const Shape& shape, Layout layout, const BatchNormOptions& options) {
@@ -158,7 +75,7 @@ Status batch_norm_forward(const BatchNormOptions& options, TensorView<const T> x
     if (running != nullptr) ++running->skipped;
     return {};
   }
-  if (running != nullptr) update_running(*running, statistics, g);
+  if (running != nullptr) update_running(*running, statistics, g.channels, static_cast<double>(g.values));
   return {};
 }
 

@@ -22,21 +22,24 @@ class Segments {
   void forward(kernels::Forward<T> t, const Statistics& out, const ForwardChannels<T>& channels) const {
     t.stream = kernels::streams(g_.elements, t.y, g_.inner);
     for_each_part([&](const Part& part) {
-      std::array<Moments, kMaxPlaneChannels> moments{}, of_piece{};
-      for (std::size_t i = part.first_piece; i < part.end_piece; ++i) {
-        run_.plane_moments(t.x + p_.offset(part.begin, i), p_.block(part.begin, part.end, i), of_piece.data());
-        for (std::size_t c = part.begin; c < part.end; ++c) moments[c - part.begin].merge(of_piece[c - part.begin]);
-      }
-      for (std::size_t c = part.begin; c < part.end; ++c) {
-        s_.first[at(c, part.index)] = moments[c - part.begin].mean;
-        s_.second[at(c, part.index)] = moments[c - part.begin].m2;
-        if (p_.parts == 1) finish_statistics(c, out, channels);
+      moments(part, t.x);
+      for (std::size_t c = part.begin; p_.parts == 1 && c < part.end; ++c) {
+        finish_statistics(c, out);
+        prepare(c, channels);
       }
       if (p_.parts == 1) normalize_part(part, t, channels);
     });
     if (p_.parts == 1) return;
-    for (std::size_t c = 0; c < g_.channels; ++c) finish_statistics(c, out, channels);
+    for (std::size_t c = 0; c < g_.channels; ++c) {
+      finish_statistics(c, out);
+      prepare(c, channels);
+    }
     for_each_part([&](const Part& part) { normalize_part(part, t, channels); });
+  }
+
+  void statistics(const T* x, const Statistics& out) const {
+    for_each_part([&](const Part& part) { moments(part, x); });
+    for (std::size_t c = 0; c < g_.channels; ++c) finish_statistics(c, out);
   }
 
   void normalize(kernels::Forward<T> t, const ForwardChannels<T>& channels) const {
@@ -99,15 +102,26 @@ class Segments {
     return values;
   }
 
-  void finish_statistics(std::size_t c, const Statistics& out, const ForwardChannels<T>& channels) const {
-    Moments moments;
+  void moments(const Part& part, const T* x) const {
+    std::array<Moments, kMaxPlaneChannels> total{}, of_piece{};
+    for (std::size_t i = part.first_piece; i < part.end_piece; ++i) {
+      run_.plane_moments(x + p_.offset(part.begin, i), p_.block(part.begin, part.end, i), of_piece.data());
+      for (std::size_t c = part.begin; c < part.end; ++c) total[c - part.begin].merge(of_piece[c - part.begin]);
+    }
+    for (std::size_t c = part.begin; c < part.end; ++c) {
+      s_.first[at(c, part.index)] = total[c - part.begin].mean;
+      s_.second[at(c, part.index)] = total[c - part.begin].m2;
+    }
+  }
+
+  void finish_statistics(std::size_t c, const Statistics& out) const {
+    Moments total;
     for (std::size_t part = 0; part < p_.parts; ++part) {
       const auto count = static_cast<double>(p_.parts == 1 ? g_.values : values_of_part(part));
-      moments.merge({count, s_.first[at(c, part)], s_.second[at(c, part)]});
+      total.merge({count, s_.first[at(c, part)], s_.second[at(c, part)]});
     }
-    out.mean[c] = moments.mean;
-    out.variance[c] = moments.variance();
-    prepare(c, channels);
+    out.mean[c] = total.mean;
+    out.variance[c] = total.variance();
   }
 
   void finish_gradients(std::size_t c, const kernels::Backward<T>& t, const BackwardChannels<T>& channels) const {

@@ -133,6 +133,9 @@ typedef struct equinorm_batch_norm_options {
   equinorm_non_finite non_finite;
   equinorm_single_value single_value;
   int32_t reserved;
+  /* NULL, or [N]: sample n ends after lengths[n] of its positions; what lies behind is padding, which counts nowhere
+   * and is not read. Channels-last only. */
+  const size_t* lengths;
 } equinorm_batch_norm_options;
 EQUINORM_API void equinorm_batch_norm_options_init(equinorm_batch_norm_options* options, size_t size);
 
@@ -151,7 +154,8 @@ typedef struct equinorm_running_statistics {
 EQUINORM_API void equinorm_running_statistics_init(equinorm_running_statistics* running, size_t size);
 
 /* Scratch that forward and backward need for tensors like x, in bytes; 0 if x is not one that they take. */
-EQUINORM_API size_t equinorm_batch_norm_workspace_bytes(const equinorm_tensor* x);
+EQUINORM_API size_t equinorm_batch_norm_workspace_bytes(const equinorm_batch_norm_options* options,
+                                                        const equinorm_tensor* x);
 
 /* Training forward: y = act(γ·x̂ + β + residual) with the batch's own statistics, written to mean and variance (biased),
  * [channels] each, for backward. gamma, beta, residual and running may be NULL. y may be x or residual. */
@@ -179,6 +183,51 @@ EQUINORM_API equinorm_status equinorm_batch_norm_backward(const equinorm_batch_n
                                                           const equinorm_tensor* dx, const equinorm_tensor* dresidual,
                                                           void* dgamma, void* dbeta,
                                                           const equinorm_execution* execution);
+
+/* ---- Statistics that merge --------------------------------------------------------------------------------------- */
+
+/* Of each channel, the moments of `count` values: micro-batches, shards or a whole data set, taken in one by one in any
+ * grouping, and committed to running statistics once. */
+typedef struct equinorm_batch_moments {
+  size_t size;
+  size_t channels;
+  double count; /* 0: nothing yet, mean and m2 are unread. Counted up */
+  double* mean; /* [channels], updated */
+  double* m2;   /* [channels], updated: Σ(x − mean)² */
+} equinorm_batch_moments;
+EQUINORM_API void equinorm_batch_moments_init(equinorm_batch_moments* moments, size_t size);
+
+EQUINORM_API size_t equinorm_batch_moments_workspace_bytes(const equinorm_batch_norm_options* options,
+                                                           const equinorm_tensor* x);
+
+/* Takes x into the moments. Of the options, lengths are heeded. */
+EQUINORM_API equinorm_status equinorm_batch_moments_accumulate(const equinorm_batch_norm_options* options,
+                                                               const equinorm_tensor* x,
+                                                               equinorm_batch_moments* moments,
+                                                               const equinorm_execution* execution);
+
+/* Takes `other` into the moments. Here and below, of the execution only the message is used. */
+EQUINORM_API equinorm_status equinorm_batch_moments_merge(const equinorm_batch_moments* other,
+                                                          equinorm_batch_moments* moments,
+                                                          const equinorm_execution* execution);
+
+/* Mean and biased variance, [channels] each. */
+EQUINORM_API equinorm_status equinorm_batch_moments_statistics(const equinorm_batch_moments* moments, double* mean,
+                                                               double* variance, const equinorm_execution* execution);
+
+/* Takes the moments into running statistics as one batch. dtype: of the tensors, which says what `running` points to.
+ */
+EQUINORM_API equinorm_status equinorm_batch_moments_commit(const equinorm_batch_norm_options* options,
+                                                           const equinorm_batch_moments* moments, equinorm_dtype dtype,
+                                                           equinorm_running_statistics* running,
+                                                           const equinorm_execution* execution);
+
+/* The running statistics of the mixture of `count` models' inputs. weights: [count], divided by their sum; NULL: equal
+ * ones. pooled may be one of the models. */
+EQUINORM_API equinorm_status equinorm_pool_running_statistics(const equinorm_running_statistics* const* models,
+                                                              size_t count, const double* weights, size_t channels,
+                                                              equinorm_dtype dtype, equinorm_running_statistics* pooled,
+                                                              const equinorm_execution* execution);
 
 /* ---- Group norm -------------------------------------------------------------------------------------------------- */
 

@@ -1,51 +1,6 @@
 #include "equinorm/batch_norm.hpp"
 
-#include "capi/edge.hpp"
-
-namespace equinorm::capi {
-namespace {
-
-BatchNormOptions options_of(const equinorm_batch_norm_options* given) {
-  equinorm_batch_norm_options o{};
-  equinorm_batch_norm_options_init(&o, sizeof o);
-  o = read_sized(given, o, "options");
-  return {o.epsilon, read_enum(o.activation, Activation::gelu, "options.activation"),
-          read_enum(o.non_finite, NonFinitePolicy::propagate, "options.non_finite"),
-          read_enum(o.single_value, SingleValuePolicy::allow, "options.single_value")};
-}
-
-/// Running statistics that an operation updates: C's struct as C++'s, and the counts back.
-template <class T>
-class Running {
- public:
-  explicit Running(equinorm_running_statistics* given) : given_(given) {
-    equinorm_running_statistics r{};
-    equinorm_running_statistics_init(&r, sizeof r);
-    r = read_sized(given, r, "running");
-    ours_ = {static_cast<Parameter<T>*>(r.mean),
-             static_cast<Parameter<T>*>(r.variance),
-             r.batches,
-             r.skipped,
-             {r.running_weight, r.cumulative != 0,
-              read_enum(r.variance_kind, VarianceKind::unbiased, "running.variance_kind")}};
-  }
-  ~Running() {
-    if (given_ == nullptr) return;
-    given_->batches = ours_.batches;
-    given_->skipped = ours_.skipped;
-  }
-  Running(const Running&) = delete;
-  Running& operator=(const Running&) = delete;
-
-  RunningStatistics<T>* get() { return given_ == nullptr ? nullptr : &ours_; }
-
- private:
-  equinorm_running_statistics* given_;
-  RunningStatistics<T> ours_;
-};
-
-}  // namespace
-}  // namespace equinorm::capi
+#include "capi/batch_norm.hpp"
 
 using namespace equinorm;
 using namespace equinorm::capi;
@@ -54,7 +9,7 @@ void equinorm_batch_norm_options_init(equinorm_batch_norm_options* options, size
   constexpr BatchNormOptions kDefaults;
   initialize(options, size,
              {0, kDefaults.epsilon, static_cast<int32_t>(kDefaults.activation),
-              static_cast<int32_t>(kDefaults.non_finite), static_cast<int32_t>(kDefaults.single_value), 0});
+              static_cast<int32_t>(kDefaults.non_finite), static_cast<int32_t>(kDefaults.single_value), 0, nullptr});
 }
 
 void equinorm_running_statistics_init(equinorm_running_statistics* running, size_t size) {
@@ -64,9 +19,9 @@ void equinorm_running_statistics_init(equinorm_running_statistics* running, size
               static_cast<int32_t>(kDefaults.variance)});
 }
 
-size_t equinorm_batch_norm_workspace_bytes(const equinorm_tensor* x) {
+size_t equinorm_batch_norm_workspace_bytes(const equinorm_batch_norm_options* options, const equinorm_tensor* x) {
   return workspace_bytes(x, [&]<class T>(const Arguments<T>& a) {
-    return batch_norm_workspace_bytes<T>(a.in(x, "x").shape, a.in(x, "x").layout);
+    return batch_norm_workspace_bytes<T>(a.in(x, "x").shape, a.in(x, "x").layout, options_of(options));
   });
 }
 

@@ -137,7 +137,7 @@ static void test_same_bits_however_it_runs(equinorm_layout layout) {
       equinorm_execution_init(&execution, sizeof execution);
       CHECK(execution.size == sizeof execution);
       execution.threads = threads;
-      execution.workspace_bytes = equinorm_batch_norm_workspace_bytes(&x);
+      execution.workspace_bytes = equinorm_batch_norm_workspace_bytes(NULL, &x);
       CHECK(execution.workspace_bytes > 0);
       execution.workspace = aligned_alloc(64, (execution.workspace_bytes + 63) / 64 * 64);
       if (own_threads) {
@@ -260,6 +260,83 @@ static void test_group_and_instance_norm(void) {
   free(instance);
 }
 
+/* Two halves of a batch, merged and committed, are the batch; so is a batch behind which padding lies. */
+static void test_statistics_that_merge(void) {
+  struct Data* whole = make_data();
+  train(whole, EQUINORM_CHANNELS_LAST, NULL);
+  struct Data* d = make_data();
+  double mean[2][kChannels], m2[2][kChannels];
+  equinorm_batch_moments moments[2];
+  for (int half = 0; half < 2; ++half) {
+    equinorm_tensor x = tensor(d->x + half * kCount / 2, EQUINORM_CHANNELS_LAST);
+    x.extents[0] = kSamples / 2;
+    equinorm_batch_moments_init(&moments[half], sizeof moments[half]);
+    moments[half].channels = kChannels;
+    moments[half].mean = mean[half];
+    moments[half].m2 = m2[half];
+    CHECK(equinorm_batch_moments_workspace_bytes(NULL, &x) > 0);
+    CHECK_OK(equinorm_batch_moments_accumulate(NULL, &x, &moments[half], NULL));
+    CHECK(moments[half].count == kCount / kChannels / 2);
+  }
+  CHECK_OK(equinorm_batch_moments_merge(&moments[1], &moments[0], NULL));
+  CHECK(moments[0].count == kCount / kChannels);
+  CHECK_OK(equinorm_batch_moments_statistics(&moments[0], d->mean, d->variance, NULL));
+  equinorm_running_statistics running, other;
+  equinorm_running_statistics_init(&running, sizeof running);
+  running.mean = d->running_mean;
+  running.variance = d->running_variance;
+  CHECK_OK(equinorm_batch_moments_commit(NULL, &moments[0], EQUINORM_F32, &running, NULL));
+  CHECK(running.batches == 1);
+  for (size_t c = 0; c < kChannels; ++c) {
+    CHECK(fabs(d->mean[c] - whole->mean[c]) < 1e-6);
+    CHECK(fabs(d->variance[c] - whole->variance[c]) < 1e-5);
+    CHECK(fabsf(d->running_mean[c] - whole->running_mean[c]) < 1e-6F);
+    CHECK(fabsf(d->running_variance[c] - whole->running_variance[c]) < 1e-5F);
+  }
+
+  /* Means m and 3m with the same variance v pool to 2m and v + m². */
+  float mean3[kChannels], pooled_mean[kChannels], pooled_variance[kChannels];
+  for (size_t c = 0; c < kChannels; ++c) mean3[c] = 3 * d->running_mean[c];
+  other = running;
+  other.mean = mean3;
+  const equinorm_running_statistics* const models[] = {&running, &other};
+  equinorm_running_statistics pooled;
+  equinorm_running_statistics_init(&pooled, sizeof pooled);
+  pooled.mean = pooled_mean;
+  pooled.variance = pooled_variance;
+  CHECK_OK(equinorm_pool_running_statistics(models, 2, NULL, kChannels, EQUINORM_F32, &pooled, NULL));
+  CHECK(pooled.batches == 2);
+  for (size_t c = 0; c < kChannels; ++c) {
+    const double m = (double)d->running_mean[c], v = (double)d->running_variance[c];
+    CHECK(fabs((double)pooled_mean[c] - 2 * m) < 1e-6);
+    CHECK(fabs((double)pooled_variance[c] - (v + m * m)) < 1e-5 * (v + m * m));
+  }
+  CHECK(equinorm_pool_running_statistics(NULL, 2, NULL, kChannels, EQUINORM_F32, &pooled, NULL) ==
+        EQUINORM_INVALID_ARGUMENT);
+  CHECK(equinorm_batch_moments_merge(NULL, &moments[0], NULL) == EQUINORM_INVALID_ARGUMENT);
+  free(d);
+  free(whole);
+}
+
+static void test_padding_is_not_seen(void) {
+  enum { kLength = 7, kShort = 5 };
+  float x[2 * kLength], y[2 * kLength];
+  for (size_t i = 0; i < 2 * kLength; ++i) x[i] = i < kLength + kShort ? value(i) : NAN;
+  const size_t lengths[2] = {kLength, kShort};
+  const equinorm_tensor in = {x, EQUINORM_F32, EQUINORM_CHANNELS_LAST, 3, {2, kLength, 1}, 0};
+  equinorm_tensor out = in;
+  out.data = y;
+  equinorm_batch_norm_options options;
+  equinorm_batch_norm_options_init(&options, sizeof options);
+  CHECK(options.lengths == NULL);
+  options.lengths = lengths;
+  double mean, variance, want = 0;
+  CHECK_OK(equinorm_batch_norm_forward(&options, &in, NULL, NULL, NULL, &out, &mean, &variance, NULL, NULL));
+  for (size_t i = 0; i < kLength + kShort; ++i) want += (double)x[i] / (kLength + kShort);
+  CHECK(fabs(mean - want) < 1e-6);
+  for (size_t i = kLength + kShort; i < 2 * kLength; ++i) CHECK(y[i] == 0);
+}
+
 /* One of the ways to call it wrongly: a word that the message must have, and the status. */
 static void expect_refusal(equinorm_status status, equinorm_status want, const char* message, const char* word) {
   const int before = failures;
@@ -333,7 +410,7 @@ static void test_bad_arguments_are_named(void) {
   CHECK(strcmp(message, "") == 0);
   execution.message = NULL;
   CHECK(FORWARD(NULL, &y) == EQUINORM_INVALID_ARGUMENT);
-  CHECK(equinorm_batch_norm_workspace_bytes(NULL) == 0);
+  CHECK(equinorm_batch_norm_workspace_bytes(NULL, NULL) == 0);
 #undef FORWARD
   free(d);
 }
@@ -399,6 +476,8 @@ int main(void) {
   }
   test_every_type();
   test_inference();
+  test_statistics_that_merge();
+  test_padding_is_not_seen();
   test_group_and_instance_norm();
   test_bad_arguments_are_named();
   test_structs_may_grow();

@@ -120,23 +120,29 @@ inline Statistics read_only(const double* mean, const double* variance) {
   return {const_cast<double*>(mean), const_cast<double*>(variance)};
 }
 
+/// Calls body(std::type_identity<T>()) for the element type T.
+template <class Body>
+auto with_type(equinorm_dtype dtype, const Body& body) {
+  switch (dtype) {
+    case EQUINORM_F32:
+      return body(std::type_identity<float>());
+    case EQUINORM_F64:
+      return body(std::type_identity<double>());
+    case EQUINORM_BF16:
+      return body(std::type_identity<bfloat16>());
+    case EQUINORM_F16:
+      return body(std::type_identity<float16>());
+    default:
+      refuse("x has dtype " + std::to_string(dtype), "one of EQUINORM_F32, EQUINORM_F64, EQUINORM_BF16, EQUINORM_F16",
+             StatusCode::unsupported);
+  }
+}
+
 /// Calls body(Arguments<T>) for the element type T of x.
 template <class Body>
 auto with_type(const equinorm_tensor* x, const Body& body) {
   if (x == nullptr) refuse("x is null", "a tensor");
-  switch (x->dtype) {
-    case EQUINORM_F32:
-      return body(Arguments<float>(*x));
-    case EQUINORM_F64:
-      return body(Arguments<double>(*x));
-    case EQUINORM_BF16:
-      return body(Arguments<bfloat16>(*x));
-    case EQUINORM_F16:
-      return body(Arguments<float16>(*x));
-    default:
-      refuse("x has dtype " + std::to_string(x->dtype),
-             "one of EQUINORM_F32, EQUINORM_F64, EQUINORM_BF16, EQUINORM_F16", StatusCode::unsupported);
-  }
+  return with_type(x->dtype, [&]<class T>(std::type_identity<T>) { return body(Arguments<T>(*x)); });
 }
 
 /// The threads that the caller of C brings.

@@ -51,7 +51,8 @@ class Execution(Sized):
 class BatchNormOptions(Sized):
     name = "batch_norm_options"
     _fields_ = [("size", ctypes.c_size_t), ("epsilon", ctypes.c_double), ("activation", ctypes.c_int32),
-                ("non_finite", ctypes.c_int32), ("single_value", ctypes.c_int32), ("reserved", ctypes.c_int32)]
+                ("non_finite", ctypes.c_int32), ("single_value", ctypes.c_int32), ("reserved", ctypes.c_int32),
+                ("lengths", ctypes.c_void_p)]
 
 
 class GroupNormOptions(Sized):

@@ -72,8 +72,8 @@ Status batch_moments_accumulate(const BatchNormOptions& options, TensorView<cons
 
   const Memory memory(execution, bytes);
   Workspace workspace(memory.base());
-  double* mean = workspace.take<double>(g.channels);
-  double* variance = workspace.take<double>(g.channels);
+  auto* mean = workspace.take<double>(g.channels);
+  auto* variance = workspace.take<double>(g.channels);
   const Scratch<T> scratch(g, workspace);
   const Workers workers = workers_for(g, execution);
   const Statistics statistics{mean, variance};
@@ -182,6 +182,7 @@ Status pool_running_statistics(std::span<const RunningStatistics<T>> models, std
 }
 
 // The four element types.
+// NOLINTBEGIN(bugprone-macro-parentheses): T is a type
 #define EQUINORM_INSTANTIATE(T)                                                                                 \
   template std::size_t batch_moments_workspace_bytes<T>(const Shape&, Layout, const BatchNormOptions&);         \
   template Status batch_moments_accumulate<T>(const BatchNormOptions&, TensorView<const T>, BatchMoments&,      \
@@ -194,5 +195,6 @@ EQUINORM_INSTANTIATE(double)
 EQUINORM_INSTANTIATE(bfloat16)
 EQUINORM_INSTANTIATE(float16)
 #undef EQUINORM_INSTANTIATE
+// NOLINTEND(bugprone-macro-parentheses)
 
 }  // namespace equinorm

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <vector>
@@ -40,7 +41,8 @@ struct Batch {
         }
       }
     }
-    shape = padded ? Shape{kLengths.size(), positions, channels} : Shape{x.size() / channels, channels};
+    shape = padded ? Shape{kLengths.size(), positions, channels}
+                   : Shape{std::reduce(kLengths.begin(), kLengths.end()), channels};
     if (padded) options.lengths = kLengths.data();
     options.activation = Activation::relu;
     y = dx = dresidual = std::vector<T>(x.size(), to_element<T>(-7));

@@ -45,13 +45,13 @@ enum class Layout {
 };
 
 /// A tensor of rank 1–5 in one of the two layouts. data == nullptr means "absent" where an argument is optional.
-/// Tensors are dense, but that operations on rows take a matrix whose rows lie `row_stride` elements apart.
+/// Every operation so far takes dense tensors; one with another row_stride is refused.
 template <class T>
 struct TensorView {
   T* data = nullptr;
   Shape shape{};
   Layout layout = Layout::channels_last;
-  std::size_t row_stride = 0;  ///< 0: dense
+  std::size_t row_stride = 0;  ///< elements from one row of a matrix to the next; 0: dense
 };
 
 }  // namespace equinorm

@@ -1,6 +1,7 @@
 // Checks of arguments, with the one form of message: "[operator] argument is …; expected …".
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <string>
@@ -8,6 +9,7 @@
 #include <utility>
 
 #include "equinorm/execution.hpp"
+#include "equinorm/norm.hpp"
 #include "equinorm/status.hpp"
 #include "equinorm/tensor.hpp"
 
@@ -49,6 +51,11 @@ class Checks {
     return *this;
   }
 
+  Checks& epsilon(double value) {
+    if (value >= 1e-30 && std::isfinite(value)) return *this;
+    return require(false, "epsilon is " + std::to_string(value), "a finite number of at least 1e-30");
+  }
+
   /// A dense tensor of rank 2–5 with channels, whose size in bytes a pointer difference can hold.
   template <class T>
   Checks& tensor(std::string_view name, const TensorView<T>& view) {
@@ -78,6 +85,16 @@ class Checks {
     return require(view.layout == x.layout, [&] {
       return Text(std::string(name) + " is " + to_string(view.layout), to_string(x.layout) + ", the layout of x");
     });
+  }
+
+  /// Forward's y, which backward needs for the sign of z where an activation stands over a residual.
+  template <class T>
+  Checks& output(const TensorView<T>& y, const TensorView<T>& x, Activation activation, bool over_residual) {
+    if (activation == Activation::silu || activation == Activation::gelu) {
+      require(!over_residual, "silu or gelu stands over a residual", "none, relu or leaky_relu, whose slope y tells");
+      return require(y.data == nullptr, "y is given", "no y, which tells nothing of silu's and gelu's slope");
+    }
+    return like("y", y, x, /*optional=*/activation == Activation::none || !over_residual);
   }
 
   Checks& workspace(const Execution& execution, std::size_t bytes) {

@@ -17,6 +17,12 @@ struct Workers {
   Executor* executor = nullptr;
 };
 
+/// For an elementwise operation: under this many elements a second thread costs more than it brings.
+inline Workers workers_for(std::size_t elements, const Execution& execution) {
+  constexpr std::size_t kSingleThreadElements = 16 << 10;
+  return elements < kSingleThreadElements ? Workers(1) : Workers(execution);
+}
+
 namespace parallel_detail {
 using RangeFunction = void (*)(const void* context, std::size_t begin, std::size_t end);
 void run(std::size_t blocks, const Workers& who, RangeFunction function, const void* context);

@@ -32,7 +32,7 @@ Status batch_norm_forward(const BatchNormOptions& options, TensorView<const T> x
   using namespace batch_norm;
   constexpr const char* kOp = "batch_norm_forward";
   Checks checks(kOp);
-  check_options(checks, options).tensor("x", x);
+  checks.epsilon(options.epsilon).tensor("x", x);
   check_lengths(checks, options, x);
   checks.like("residual", residual, x, true).like("y", y, x);
   check_running(check_statistics(checks, statistics), running);
@@ -50,9 +50,9 @@ Status batch_norm_forward(const BatchNormOptions& options, TensorView<const T> x
   const Memory memory(execution, bytes);
   Workspace workspace(memory.base());
   const Scratch<T> scratch(g, workspace);
-  const ForwardChannels<T> channels(options.epsilon, affine, statistics.mean, statistics.variance, scratch);
+  const ForwardChannels<T> channels(g, scratch, options.epsilon, affine, statistics.mean, statistics.variance);
   const kernels::Forward<T> tensors{x.data, residual.data, y.data, options.activation, false};
-  const Workers workers = workers_for(g, execution);
+  const Workers workers = workers_for(g.elements, execution);
   if (g.lengths != nullptr) {
     const Ragged<T> ragged(g, scratch, workers);
     ragged.statistics(x.data, statistics);
@@ -88,7 +88,7 @@ Status batch_norm_inference(const BatchNormOptions& options, TensorView<const T>
                             const Execution& execution) {
   using namespace batch_norm;
   Checks checks("batch_norm_inference");
-  check_options(checks, options).tensor("x", x);
+  checks.epsilon(options.epsilon).tensor("x", x);
   check_lengths(checks, options, x);
   checks.like("residual", residual, x, true).like("y", y, x);
   checks.require(mean != nullptr, "mean is null", "[channels] values");
@@ -109,9 +109,9 @@ Status batch_norm_inference(const BatchNormOptions& options, TensorView<const T>
   const Scratch<T> scratch(g, workspace);
   std::copy_n(mean, g.channels, scratch.first);
   std::copy_n(variance, g.channels, scratch.second);
-  const ForwardChannels<T> channels(options.epsilon, affine, scratch.first, scratch.second, scratch);
+  const ForwardChannels<T> channels(g, scratch, options.epsilon, affine, scratch.first, scratch.second);
   const kernels::Forward<T> tensors{x.data, residual.data, y.data, options.activation, false};
-  const Workers workers = workers_for(g, execution);
+  const Workers workers = workers_for(g.elements, execution);
   if (g.lengths != nullptr) {
     Ragged<T>(g, scratch, workers).normalize(tensors, channels);
   } else if (g.columns()) {
@@ -129,16 +129,12 @@ Status batch_norm_backward(const BatchNormOptions& options, TensorView<const T> 
                            std::type_identity_t<TensorView<T>> dx, std::type_identity_t<TensorView<T>> dresidual,
                            const std::type_identity_t<AffineGradients<T>>& gradients, const Execution& execution) {
   using namespace batch_norm;
-  const bool active = options.activation != Activation::none;
   Checks checks("batch_norm_backward");
-  check_options(checks, options).tensor("x", x);
+  checks.epsilon(options.epsilon).tensor("x", x);
   check_lengths(checks, options, x);
-  checks.like("y", y, x, /*optional=*/!active || dresidual.data == nullptr).like("dy", dy, x).like("dx", dx, x);
+  checks.output(y, x, options.activation, dresidual.data != nullptr).like("dy", dy, x).like("dx", dx, x);
   checks.like("dresidual", dresidual, x, true);
   check_statistics(checks, statistics).workspace(execution, batch_norm_workspace_bytes<T>(x.shape, x.layout, options));
-  checks.require(
-      y.data == nullptr || (options.activation != Activation::silu && options.activation != Activation::gelu),
-      "y is given", "no y, which tells nothing of silu's and gelu's slope");
   if (!checks.ok()) return checks.status();
 
   const Geometry g(x.shape, x.layout, options.lengths);
@@ -152,11 +148,11 @@ Status batch_norm_backward(const BatchNormOptions& options, TensorView<const T> 
   const Memory memory(execution, scratch_bytes<T>(g));
   Workspace workspace(memory.base());
   const Scratch<T> scratch(g, workspace);
-  const ForwardChannels<T> forward(options.epsilon, affine, statistics.mean, statistics.variance, scratch);
-  const BackwardChannels<T> channels(forward, gradients, g.values);
+  const ForwardChannels<T> forward(g, scratch, options.epsilon, affine, statistics.mean, statistics.variance);
+  const BackwardChannels<T> channels(forward, gradients);
   const kernels::Backward<T> tensors{x.data, y.data, dy.data, nullptr, dx.data, dresidual.data, options.activation,
                                      false};
-  const Workers workers = workers_for(g, execution);
+  const Workers workers = workers_for(g.elements, execution);
   if (g.lengths != nullptr) {
     Ragged<T>(g, scratch, workers).differentiate(tensors, channels);
   } else if (g.columns()) {

@@ -5,6 +5,7 @@
 #include <cstddef>
 
 #include "equinorm/batch_norm.hpp"
+#include "kernels/careful.hpp"
 #include "kernels/channel.hpp"
 #include "ops/batch_norm/plan.hpp"
 
@@ -16,12 +17,27 @@ class ForwardChannels {
  public:
   using P = Parameter<T>;
 
-  ForwardChannels(double epsilon, const Affine<T>& affine, const double* mean, const double* variance,
-                  const Scratch<T>& scratch)
-      : epsilon_(epsilon), affine_(affine), mean_(mean), variance_(variance), s_(scratch) {}
+  ForwardChannels(const Geometry& g, const Scratch<T>& scratch, double epsilon, const Affine<T>& affine,
+                  const double* mean, const double* variance)
+      : g_(g), s_(scratch), epsilon_(epsilon), affine_(affine), mean_(mean), variance_(variance) {}
 
-  /// To be called once the statistics of channel c stand, before anything else about it.
-  void prepare(std::size_t c) const { s_.inverse_deviation[c] = 1.0 / std::sqrt(variance_[c] + epsilon_); }
+  const Geometry& geometry() const { return g_; }
+  const Scratch<T>& scratch() const { return s_; }
+
+  /// To be called once the statistics of channel c stand, before anything else about it: writes its coefficients at c.
+  void prepare(std::size_t c) const {
+    s_.inverse_deviation[c] = 1.0 / std::sqrt(variance_[c] + epsilon_);
+    s_.coefficients.write_forward(c, channel(c));
+  }
+  /// All of them; says whether a channel needs care.
+  bool prepare_all() const {
+    bool careful = false;
+    for (std::size_t c = 0; c < g_.channels; ++c) {
+      prepare(c);
+      careful = careful || needs_care(c);
+    }
+    return careful;
+  }
 
   kernels::Channel channel(std::size_t c) const {
     const double gamma = affine_.gamma == nullptr ? 1.0 : static_cast<double>(affine_.gamma[c]);
@@ -32,52 +48,68 @@ class ForwardChannels {
   double inverse_deviation(std::size_t c) const { return s_.inverse_deviation[c]; }
   double mean_rest(std::size_t c) const { return kernels::mean_rest<P>(mean_[c]); }
 
-  /// Writes the coefficients of channel c at `at`.
-  void write(std::size_t c, std::size_t at) const { s_.coefficients.write_forward(at, channel(c)); }
-
-  const Scratch<T>& scratch() const { return s_; }
+  void normalize_carefully(std::size_t c, const kernels::Forward<T>& t) const {
+    g_.for_each_run(c, [&](const kernels::Run& run) { kernels::careful_normalize(run, t, channel(c)); });
+  }
 
  private:
+  const Geometry& g_;
+  const Scratch<T>& s_;
   double epsilon_;
   Affine<T> affine_;
   const double* mean_;
   const double* variance_;
-  const Scratch<T>& s_;
 };
 
-/// The channels' gradients: parameters, and the two coefficients that dx needs besides. sum = Σg, dot = Σ g·(x − μ).
+/// The channels' gradients: parameters, and the two coefficients that dx needs besides.
 template <class T>
 class BackwardChannels {
  public:
-  BackwardChannels(const ForwardChannels<T>& forward, const AffineGradients<T>& gradients, std::size_t values)
-      : forward_(forward), gradients_(gradients), m_(static_cast<double>(values)) {}
+  BackwardChannels(const ForwardChannels<T>& forward, const AffineGradients<T>& gradients)
+      : forward_(forward), g_(forward.geometry()), s_(forward.scratch()), gradients_(gradients) {}
 
   const ForwardChannels<T>& forward() const { return forward_; }
 
-  kernels::Channel channel(std::size_t c, double sum, double dot) const {
-    kernels::Channel k = forward_.channel(c);
-    const double inverse = forward_.inverse_deviation(c);
-    k.offset = sum / m_ * k.scale;
-    k.slope = dot / m_ * inverse * inverse * k.scale;
-    return k;
-  }
-  /// Beside large statistics, a slope that a float cannot hold.
-  bool needs_care(std::size_t c, double sum, double dot) const {
-    return forward_.needs_care(c) || kernels::needs_care<T>(channel(c, sum, dot).slope);
-  }
-  void write(std::size_t c, double sum, double dot, std::size_t at) const {
-    forward_.scratch().coefficients.write_backward(at, channel(c, sum, dot));
-  }
-  void write_parameters(std::size_t c, double sum, double dot) const {
+  /// Takes Σg and Σ g·(x − the mean's upper part) as the kernels summed them (a channel that needs care is summed here
+  /// instead) and writes what follows for channel c: its parameters' gradients, and its coefficients at c.
+  void finish(std::size_t c, const kernels::Backward<T>& t, double sum, double dot) const {
+    if (forward_.needs_care(c)) {
+      sum = dot = 0;
+      g_.for_each_run(c,
+                      [&](const kernels::Run& run) { kernels::careful_dots(run, t, forward_.channel(c), &sum, &dot); });
+    } else {
+      dot -= sum * forward_.mean_rest(c);
+    }
     using P = Parameter<T>;
     if (gradients_.gamma != nullptr) gradients_.gamma[c] = static_cast<P>(dot * forward_.inverse_deviation(c));
     if (gradients_.beta != nullptr) gradients_.beta[c] = static_cast<P>(sum);
+    s_.sum[c] = sum;
+    s_.dot[c] = dot;
+    s_.coefficients.write_backward(c, channel(c));
+  }
+
+  // Of a finished channel:
+
+  /// Beside large statistics, a slope that a float cannot hold.
+  bool needs_care(std::size_t c) const { return forward_.needs_care(c) || kernels::needs_care<T>(channel(c).slope); }
+  void differentiate_carefully(std::size_t c, const kernels::Backward<T>& t) const {
+    g_.for_each_run(c, [&](const kernels::Run& run) { kernels::careful_differentiate(run, t, channel(c)); });
   }
 
  private:
+  kernels::Channel channel(std::size_t c) const {
+    const auto m = static_cast<double>(g_.values);
+    const double inverse = forward_.inverse_deviation(c);
+    kernels::Channel k = forward_.channel(c);
+    k.offset = s_.sum[c] / m * k.scale;
+    k.slope = s_.dot[c] / m * inverse * inverse * k.scale;
+    return k;
+  }
+
   const ForwardChannels<T>& forward_;
+  const Geometry& g_;
+  const Scratch<T>& s_;
   AffineGradients<T> gradients_;
-  double m_;
 };
 
 }  // namespace equinorm::batch_norm

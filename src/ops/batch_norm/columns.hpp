@@ -44,8 +44,7 @@ class Columns {
 
   void normalize(kernels::Forward<T> t, const ForwardChannels<T>& channels) const {
     if (prepare(channels)) {
-      for (std::size_t c = 0; c < g_.channels; ++c)
-        g_.for_each_run(c, [&](const kernels::Run& run) { kernels::careful_normalize(run, t, channels.channel(c)); });
+      for (std::size_t c = 0; c < g_.channels; ++c) channels.normalize_carefully(c, t);
       return;
     }
     t.stream = kernels::streams(g_.elements, t.y, p_.width);
@@ -78,30 +77,17 @@ class Columns {
     bool careful = false;
     for (std::size_t c = 0; c < g_.channels; ++c) {
       double sum = 0, dot = 0;
-      if (channels.forward().needs_care(c)) {
-        g_.for_each_run(c, [&](const kernels::Run& run) {
-          kernels::careful_dots(run, t, channels.forward().channel(c), &sum, &dot);
-        });
-      } else {
-        for (std::size_t at = c; at < p_.width; at += g_.channels) {
-          sum += first(0)[at];
-          dot += second(0)[at];
-        }
-        dot -= sum * channels.forward().mean_rest(c);
+      for (std::size_t at = c; at < p_.width; at += g_.channels) {
+        sum += first(0)[at];
+        dot += second(0)[at];
       }
-      channels.write_parameters(c, sum, dot);
-      careful = careful || channels.needs_care(c, sum, dot);
-      first(0)[c] = sum;
-      second(0)[c] = dot;
+      channels.finish(c, t, sum, dot);
+      careful = careful || channels.needs_care(c);
     }
     if (careful) {
-      for (std::size_t c = 0; c < g_.channels; ++c) {
-        const kernels::Channel channel = channels.channel(c, first(0)[c], second(0)[c]);
-        g_.for_each_run(c, [&](const kernels::Run& run) { kernels::careful_differentiate(run, t, channel); });
-      }
+      for (std::size_t c = 0; c < g_.channels; ++c) channels.differentiate_carefully(c, t);
       return;
     }
-    for (std::size_t c = 0; c < g_.channels; ++c) channels.write(c, first(0)[c], second(0)[c], c);
     for (auto* array : {s_.coefficients.offset, s_.coefficients.slope}) repeat(array);
     t.stream = kernels::streams(g_.elements, t.dx, p_.width);
     for_each_chunk_backwards([&](std::size_t begin, const Block& block) {
@@ -118,12 +104,7 @@ class Columns {
 
   /// Writes the forward coefficients of every column; says whether a channel needs care instead.
   bool prepare(const ForwardChannels<T>& channels) const {
-    bool careful = false;
-    for (std::size_t c = 0; c < g_.channels; ++c) {
-      channels.prepare(c);
-      channels.write(c, c);
-      careful = careful || channels.needs_care(c);
-    }
+    const bool careful = channels.prepare_all();
     for (auto* array : {s_.coefficients.mean, s_.coefficients.scale, s_.coefficients.shift}) repeat(array);
     return careful;
   }

@@ -9,21 +9,14 @@
 #include "core/check.hpp"
 #include "equinorm/batch_norm.hpp"
 #include "ops/batch_norm/plan.hpp"
-#include "parallel/parallel_for.hpp"
 
 namespace equinorm::batch_norm {
 
-/// Under this many floats a second thread costs more than it brings.
-inline constexpr std::size_t kSingleThreadFloats = 16 << 10;
 template <class T>
 std::size_t scratch_bytes(const Geometry& g) {
   Workspace count;
   const Scratch<T> scratch(g, count);
   return count.used();
-}
-
-inline Workers workers_for(const Geometry& g, const Execution& execution) {
-  return g.elements < kSingleThreadFloats ? Workers(1) : Workers(execution);
 }
 
 /// Whether every statistic is finite, as a P too where running statistics are to hold it.
@@ -52,12 +45,6 @@ void update_running(RunningStatistics<T>& running, const Statistics& statistics,
     if (unbiased && m == 1) continue;  // 0/0: one value has no unbiased variance
     blend(running.variance[c], unbiased ? statistics.variance[c] * (m / (m - 1.0)) : statistics.variance[c]);
   }
-}
-
-inline Checks& check_options(Checks& checks, const BatchNormOptions& options) {
-  if (options.epsilon >= 1e-30 && std::isfinite(options.epsilon))
-    return checks;  // no text for what is right: it allocates
-  return checks.require(false, "epsilon is " + std::to_string(options.epsilon), "a finite number of at least 1e-30");
 }
 
 /// To be called when x has been checked.

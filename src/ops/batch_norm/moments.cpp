@@ -75,7 +75,7 @@ Status batch_moments_accumulate(const BatchNormOptions& options, TensorView<cons
   auto* mean = workspace.take<double>(g.channels);
   auto* variance = workspace.take<double>(g.channels);
   const Scratch<T> scratch(g, workspace);
-  const Workers workers = workers_for(g, execution);
+  const Workers workers = workers_for(g.elements, execution);
   const Statistics statistics{mean, variance};
   if (g.lengths != nullptr) {
     Ragged<T>(g, scratch, workers).statistics(x.data, statistics);

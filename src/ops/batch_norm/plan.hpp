@@ -106,12 +106,13 @@ struct Scratch {
                                            : SegmentPlan(g).parts;
     first = workspace.take<double>(partials * width);
     second = workspace.take<double>(partials * width);
-    inverse_deviation = workspace.take<double>(g.channels);
+    for (double** array : {&inverse_deviation, &sum, &dot}) *array = workspace.take<double>(g.channels);
     coefficients = kernels::CoefficientArrays<T>(workspace, width);
   }
 
   double *first, *second;                      ///< [partials, width]: means and M2, or the two sums of backward
   double* inverse_deviation;                   ///< [channels]: 1/√(σ² + ε)
+  double *sum, *dot;                           ///< [channels]: Σg and Σ g·(x − μ) over all values
   kernels::CoefficientArrays<T> coefficients;  ///< [width]
 };
 

@@ -42,12 +42,8 @@ class Ragged {
   }
 
   void normalize(const kernels::Forward<T>& t, const ForwardChannels<T>& channels) const {
-    const bool careful = prepare(channels);
-    if (careful) {
-      for (std::size_t c = 0; c < g_.channels; ++c) {
-        g_.for_each_run(c, [&](const kernels::Run& run) { kernels::careful_normalize(run, t, channels.channel(c)); });
-      }
-    }
+    const bool careful = channels.prepare_all();
+    for (std::size_t c = 0; careful && c < g_.channels; ++c) channels.normalize_carefully(c, t);
     parallel_for(tasks_, workers_, [&](std::size_t task) {
       for_each_block(task, [&](std::size_t at, const Block& block) {
         if (!careful) run_.normalize_columns(t.at(at), block, s_.coefficients);
@@ -57,7 +53,7 @@ class Ragged {
   }
 
   void differentiate(const kernels::Backward<T>& t, const BackwardChannels<T>& channels) const {
-    prepare(channels.forward());
+    channels.forward().prepare_all();
     parallel_for(tasks_, workers_, [&](std::size_t task) {
       std::fill_n(first(task), g_.channels, 0.0);
       std::fill_n(second(task), g_.channels, 0.0);
@@ -68,27 +64,14 @@ class Ragged {
     bool careful = false;
     for (std::size_t c = 0; c < g_.channels; ++c) {
       double sum = 0, dot = 0;
-      if (channels.forward().needs_care(c)) {
-        g_.for_each_run(c, [&](const kernels::Run& run) {
-          kernels::careful_dots(run, t, channels.forward().channel(c), &sum, &dot);
-        });
-      } else {
-        for (std::size_t task = 0; task < tasks_; ++task) {
-          sum += first(task)[c];
-          dot += second(task)[c];
-        }
-        dot -= sum * channels.forward().mean_rest(c);
+      for (std::size_t task = 0; task < tasks_; ++task) {
+        sum += first(task)[c];
+        dot += second(task)[c];
       }
-      channels.write_parameters(c, sum, dot);
-      channels.write(c, sum, dot, c);
-      careful = careful || channels.needs_care(c, sum, dot);
-      first(0)[c] = sum;
-      second(0)[c] = dot;
+      channels.finish(c, t, sum, dot);
+      careful = careful || channels.needs_care(c);
     }
-    for (std::size_t c = 0; careful && c < g_.channels; ++c) {
-      const kernels::Channel channel = channels.channel(c, first(0)[c], second(0)[c]);
-      g_.for_each_run(c, [&](const kernels::Run& run) { kernels::careful_differentiate(run, t, channel); });
-    }
+    for (std::size_t c = 0; careful && c < g_.channels; ++c) channels.differentiate_carefully(c, t);
     parallel_for(tasks_, workers_, [&](std::size_t task) {
       for_each_block(task, [&](std::size_t at, const Block& block) {
         if (!careful) run_.gradient_columns(t.at(at), block, s_.coefficients);
@@ -129,17 +112,6 @@ class Ragged {
       const std::size_t valid = g_.lengths[n];
       body((n * g_.positions + valid) * g_.channels, (g_.positions - valid) * g_.channels);
     }
-  }
-
-  /// Writes the forward coefficients; says whether a channel needs care instead.
-  bool prepare(const ForwardChannels<T>& channels) const {
-    bool careful = false;
-    for (std::size_t c = 0; c < g_.channels; ++c) {
-      channels.prepare(c);
-      channels.write(c, c);
-      careful = careful || channels.needs_care(c);
-    }
-    return careful;
   }
 
   const Geometry& g_;

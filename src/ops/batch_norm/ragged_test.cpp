@@ -8,8 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "core/elements.hpp"
-#include "core/philox.hpp"
+#include "core/norm_testing.hpp"
 #include "equinorm/batch_norm.hpp"
 
 namespace equinorm {
@@ -91,8 +90,7 @@ class BatchNormLengths : public testing::Test {
  protected:
   void TearDown() override { ASSERT_TRUE(set_simd_target("").ok()); }
 };
-using Types = testing::Types<float, double, bfloat16, float16>;
-TYPED_TEST_SUITE(BatchNormLengths, Types);
+TYPED_TEST_SUITE(BatchNormLengths, testing_tools::ElementTypes, testing_tools::ElementNames);
 
 /// Scales: what nets see, and values that go the careful way.
 template <class T>

@@ -25,14 +25,14 @@ class Segments {
       moments(part, t.x);
       for (std::size_t c = part.begin; p_.parts == 1 && c < part.end; ++c) {
         finish_statistics(c, out);
-        prepare(c, channels);
+        channels.prepare(c);
       }
       if (p_.parts == 1) normalize_part(part, t, channels);
     });
     if (p_.parts == 1) return;
     for (std::size_t c = 0; c < g_.channels; ++c) {
       finish_statistics(c, out);
-      prepare(c, channels);
+      channels.prepare(c);
     }
     for_each_part([&](const Part& part) { normalize_part(part, t, channels); });
   }
@@ -44,13 +44,13 @@ class Segments {
 
   void normalize(kernels::Forward<T> t, const ForwardChannels<T>& channels) const {
     t.stream = kernels::streams(g_.elements, t.y, g_.inner);
-    for (std::size_t c = 0; c < g_.channels; ++c) prepare(c, channels);
+    channels.prepare_all();
     for_each_part([&](const Part& part) { normalize_part(part, t, channels); });
   }
 
   void differentiate(kernels::Backward<T> t, const BackwardChannels<T>& channels) const {
     t.stream = kernels::streams(g_.elements, t.dx, g_.inner);
-    for (std::size_t c = 0; c < g_.channels; ++c) prepare(c, channels.forward());
+    channels.forward().prepare_all();
     for_each_part([&](const Part& part) {
       std::array<double, kMaxPlaneChannels> sum{}, dot{};
       for (std::size_t i = part.first_piece; i < part.end_piece; ++i) {
@@ -86,10 +86,6 @@ class Segments {
     });
   }
 
-  static void prepare(std::size_t c, const ForwardChannels<T>& channels) {
-    channels.prepare(c);
-    channels.write(c, c);
-  }
   kernels::Coefficients<T> coefficients() const { return s_.coefficients; }
   std::size_t at(std::size_t c, std::size_t part) const { return c * p_.parts + part; }
 
@@ -126,21 +122,11 @@ class Segments {
 
   void finish_gradients(std::size_t c, const kernels::Backward<T>& t, const BackwardChannels<T>& channels) const {
     double sum = 0, dot = 0;
-    if (channels.forward().needs_care(c)) {
-      g_.for_each_run(c, [&](const kernels::Run& run) {
-        kernels::careful_dots(run, t, channels.forward().channel(c), &sum, &dot);
-      });
-    } else {
-      for (std::size_t part = 0; part < p_.parts; ++part) {
-        sum += s_.first[at(c, part)];
-        dot += s_.second[at(c, part)];
-      }
-      dot -= sum * channels.forward().mean_rest(c);
+    for (std::size_t part = 0; part < p_.parts; ++part) {
+      sum += s_.first[at(c, part)];
+      dot += s_.second[at(c, part)];
     }
-    channels.write_parameters(c, sum, dot);
-    channels.write(c, sum, dot, c);
-    s_.first[at(c, 0)] = sum;
-    s_.second[at(c, 0)] = dot;
+    channels.finish(c, t, sum, dot);
   }
 
   /// Calls ordinary(begin, end) for the channels of a part, all at once, or one by one where careful(c) must take those
@@ -168,23 +154,18 @@ class Segments {
             run_.normalize_planes(t.at(p_.offset(begin, i)), p_.block(begin, end, i), coefficients().at(begin));
           }
         },
-        [&](std::size_t c) {
-          g_.for_each_run(c, [&](const kernels::Run& run) { kernels::careful_normalize(run, t, channels.channel(c)); });
-        });
+        [&](std::size_t c) { channels.normalize_carefully(c, t); });
   }
 
   void differentiate_part(const Part& part, const kernels::Backward<T>& t, const BackwardChannels<T>& channels) const {
     with_care(
-        part, [&](std::size_t c) { return channels.needs_care(c, s_.first[at(c, 0)], s_.second[at(c, 0)]); },
+        part, [&](std::size_t c) { return channels.needs_care(c); },
         [&](std::size_t begin, std::size_t end) {
           for (std::size_t i = part.end_piece; i-- > part.first_piece;) {
             run_.gradient_planes(t.at(p_.offset(begin, i)), p_.block(begin, end, i), coefficients().at(begin));
           }
         },
-        [&](std::size_t c) {
-          const kernels::Channel k = channels.channel(c, s_.first[at(c, 0)], s_.second[at(c, 0)]);
-          g_.for_each_run(c, [&](const kernels::Run& run) { kernels::careful_differentiate(run, t, k); });
-        });
+        [&](std::size_t c) { channels.differentiate_carefully(c, t); });
   }
 
   const Geometry& g_;

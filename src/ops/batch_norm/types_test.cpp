@@ -6,7 +6,7 @@
 #include <string>
 
 #include "core/activation.hpp"
-#include "core/elements.hpp"
+#include "core/norm_testing.hpp"
 #include "equinorm/batch_norm.hpp"
 #include "ops/batch_norm/cases.hpp"
 #include "ops/batch_norm/reference.hpp"
@@ -14,99 +14,36 @@
 namespace equinorm {
 namespace {
 
-/// The error of one rounding to T, relative, and at the bottom of its range.
-template <class T>
-constexpr double kUnit = std::is_same_v<T, double>     ? 0x1p-53
-                         : std::is_same_v<T, float>    ? 0x1p-24
-                         : std::is_same_v<T, bfloat16> ? 0x1p-8
-                                                       : 0x1p-11;
-template <class T>
-constexpr double kTiny = std::is_same_v<T, double>     ? 0x1p-1074
-                         : std::is_same_v<T, float>    ? 0x1p-149
-                         : std::is_same_v<T, bfloat16> ? 0x1p-133
-                                                       : 0x1p-24;
+using namespace testing_tools;
 
 template <class T>
-struct Call {
-  using P = Parameter<T>;
+struct Call : Tensors<T> {
+  using Tensors<T>::in, Tensors<T>::view;
 
-  Call(const cases::ShapeCase& c, double mean_of_x) : shape(c.shape), layout(c.layout) {
-    channels = shape[layout == Layout::channels_last ? shape.rank() - 1 : 1];
-    const std::size_t count = shape.elements();
-    const auto fill = [&]<class V>(std::vector<V>& v, std::size_t size, double mean_value, std::uint64_t stream) {
-      const Philox random(11, stream);
-      v.resize(size);
-      for (std::size_t i = 0; i < size; ++i) v[i] = to_element<V>(mean_value + random.normal(i));
-    };
-    fill(x, count, mean_of_x, 1);
-    fill(residual, count, 0, 2);
-    fill(dy, count, 0, 3);
-    fill(gamma, channels, 0, 4);
-    fill(beta, channels, 0, 5);
-    y = dx = dresidual = std::vector<T>(count, to_element<T>(-7));
-    dgamma = dbeta = std::vector<P>(channels, -7);
-    mean = variance = std::vector<double>(channels, -7);
-  }
-
-  template <class U>
-  TensorView<U> view(U* data) const {
-    return {data, shape, layout};
-  }
-  TensorView<const T> in(const std::vector<T>& v) const { return view<const T>(v.data()); }
+  Call(const cases::ShapeCase& c, double mean_of_x)
+      : Tensors<T>(c.shape, c.layout, c.shape[c.layout == Layout::channels_last ? c.shape.rank() - 1 : 1], mean_of_x, 1,
+                   11) {}
 
   Status run(const Execution& execution = {}) {
-    const Affine<T> affine{gamma.data(), beta.data()};
-    const Statistics statistics{mean.data(), variance.data()};
-    Status status = batch_norm_forward<T>(options, in(x), affine, add ? in(residual) : TensorView<const T>{},
-                                          view(y.data()), statistics, nullptr, execution);
+    Status status =
+        batch_norm_forward<T>(options, in(this->x), this->affine(), add ? in(this->residual) : TensorView<const T>{},
+                              view(this->y.data()), this->statistics(), nullptr, execution);
     if (!status.ok()) return status;
-    return batch_norm_backward<T>(options, in(x), add ? in(y) : TensorView<const T>{}, in(dy), affine, statistics,
-                                  view(dx.data()), add ? view(dresidual.data()) : TensorView<T>{},
-                                  {dgamma.data(), dbeta.data()}, execution);
+    return batch_norm_backward<T>(options, in(this->x), add ? in(this->y) : TensorView<const T>{}, in(this->dy),
+                                  this->affine(), this->statistics(), view(this->dx.data()),
+                                  add ? view(this->dresidual.data()) : TensorView<T>{}, this->gradients(), execution);
   }
 
-  std::size_t channel_of(std::size_t i) const {
-    std::size_t inner = 1;
-    for (std::size_t a = 2; layout == Layout::channels_first && a < shape.rank(); ++a) inner *= shape[a];
-    return i / inner % channels;
-  }
-
-  /// FNV-1a over the bytes of all outputs.
-  std::uint64_t fingerprint() const {
-    std::uint64_t hash = 0xcbf29ce484222325;
-    const auto mix = [&hash](const auto& v) {
-      const auto* bytes = reinterpret_cast<const unsigned char*>(v.data());
-      for (std::size_t i = 0; i < v.size() * sizeof v[0]; ++i) hash = (hash ^ bytes[i]) * 0x100000001b3;
-    };
-    for (const auto* v : {&y, &dx, &dresidual}) mix(*v);
-    for (const auto* v : {&dgamma, &dbeta}) mix(*v);
-    for (const auto* v : {&mean, &variance}) mix(*v);
-    return hash;
-  }
-
-  Shape shape;
-  Layout layout;
-  std::size_t channels;
   BatchNormOptions options{};
   bool add = false;
-  std::vector<T> x, residual, dy, y, dx, dresidual;
-  std::vector<P> gamma, beta, dgamma, dbeta;
-  std::vector<double> mean, variance;
 };
-
-template <class V>
-std::vector<double> widen(const std::vector<V>& v) {
-  std::vector<double> result;
-  for (const V& value : v) result.push_back(to_double(value));
-  return result;
-}
 
 /// The bounds of batch_norm_test.cpp, in roundings of the type of computing, and one of T. An activation adds 8 of its
 /// own (simd/activation-inl.hpp) and multiplies the error of z by its slope, at most 1.13; its own slope differs by as
-/// much as z's error times 0.8, the largest second derivative. Sums in double of doubles are rounded too.
+/// much as z's error times 0.8, the largest second derivative.
 template <class T>
 void expect_right(const Call<T>& call, const std::string& what) {
-  constexpr double u = kUnit<Parameter<T>>, sums = std::is_same_v<T, double> ? 64 : 1;
+  constexpr double u = kUnit<Parameter<T>>;
   const Activation activation = call.options.activation;
   const auto add = call.add ? widen(call.residual) : std::vector<double>{};
   const double epsilon = call.options.epsilon;
@@ -116,6 +53,7 @@ void expect_right(const Call<T>& call, const std::string& what) {
       reference::batch_norm_forward(widen(call.x), call.shape, call.layout, {}, {}, {}, false, epsilon).y;
   const std::vector<double> y = widen(call.y), dy = widen(call.dy), dx = widen(call.dx);
   const auto m = static_cast<double>(y.size()) / static_cast<double>(call.channels);
+  const double sums = roundings_of_sum<T>(m);
   std::vector<double> g(y.size()), g_error(y.size()), sum(call.channels), dot(call.channels), error(call.channels);
   const auto conditioned = [&](std::size_t i) {  // |x̂| + 1, and what one rounding of the mean costs
     const std::size_t c = call.channel_of(i);
@@ -169,23 +107,10 @@ class BatchNormTypes : public testing::Test {
  protected:
   void TearDown() override { ASSERT_TRUE(set_simd_target("").ok()); }
 };
-using Types = testing::Types<float, double, bfloat16, float16>;
-class TypeNames {
- public:
-  template <class T>
-  static std::string GetName(int) {
-    return std::is_same_v<T, float>      ? "float32"
-           : std::is_same_v<T, double>   ? "float64"
-           : std::is_same_v<T, bfloat16> ? "bfloat16"
-                                         : "float16";
-  }
-};
-TYPED_TEST_SUITE(BatchNormTypes, Types, TypeNames);
+TYPED_TEST_SUITE(BatchNormTypes, ElementTypes, ElementNames);
 
 std::string describe(const cases::ShapeCase& c) {
-  std::string text = c.layout == Layout::channels_last ? "channels-last" : "channels-first";
-  for (std::size_t i = 0; i < c.shape.rank(); ++i) text += " " + std::to_string(c.shape[i]);
-  return text + " (" + c.why + ")";
+  return testing_tools::describe(c.shape, c.layout) + " (" + c.why + ")";
 }
 
 TYPED_TEST(BatchNormTypes, MatchTheReferenceWithEveryActivation) {

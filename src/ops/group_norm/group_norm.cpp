@@ -2,9 +2,7 @@
 #include "equinorm/group_norm.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <string>
-#include <vector>
 
 #include "core/check.hpp"
 #include "core/workspace.hpp"
@@ -15,9 +13,6 @@ namespace equinorm {
 namespace group_norm {
 namespace {
 
-/// Under this many elements a second thread costs more than it brings.
-constexpr std::size_t kSingleThreadElements = 16 << 10;
-
 /// Whether the shape can be planned at all; what else is wrong is said by check().
 bool plannable(const GroupNormOptions& options, const Shape& shape, Layout layout) {
   if (shape.rank() < 2 || shape.rank() > kMaxRank || shape.elements() == 0 || options.groups == 0) return false;
@@ -27,10 +22,7 @@ bool plannable(const GroupNormOptions& options, const Shape& shape, Layout layou
 template <class T>
 Checks& check(Checks& checks, const GroupNormOptions& options, const TensorView<const T>& x) {
   using Text = Checks::Text;
-  if (!(options.epsilon >= 1e-30 && std::isfinite(options.epsilon))) {
-    checks.require(false, "epsilon is " + std::to_string(options.epsilon), "a finite number of at least 1e-30");
-  }
-  checks.tensor("x", x);
+  checks.epsilon(options.epsilon).tensor("x", x);
   if (!checks.ok()) return checks;
   const std::size_t channels = x.shape[x.layout == Layout::channels_last ? x.shape.rank() - 1 : 1];
   return checks.require(options.groups > 0 && channels % options.groups == 0, [&] {
@@ -60,8 +52,7 @@ void with_groups(const GroupNormOptions& options, const TensorView<const T>& x, 
   Workspace workspace(memory.base());
   auto* const scratch = workspace.take<Scratch<T>>(plan.tasks);
   for (std::size_t task = 0; task < plan.tasks; ++task) new (scratch + task) Scratch<T>(plan, workspace);
-  const bool small = x.shape.elements() < kSingleThreadElements;
-  body(Groups<T>(plan, scratch, options.epsilon, affine, small ? Workers(1) : Workers(execution)));
+  body(Groups<T>(plan, scratch, options.epsilon, affine, workers_for(x.shape.elements(), execution)));
 }
 
 }  // namespace
@@ -100,12 +91,10 @@ Status group_norm_backward(const GroupNormOptions& options, TensorView<const T> 
   const bool empty = x.shape.elements() == 0;
   Checks checks("group_norm_backward");
   group_norm::check(checks, options, x)
-      .like("y", y, x, /*optional=*/activation == Activation::none || dresidual.data == nullptr)
+      .output(y, x, activation, dresidual.data != nullptr)
       .like("dy", dy, x)
       .like("dx", dx, x)
       .like("dresidual", dresidual, x, true);
-  checks.require(y.data == nullptr || (activation != Activation::silu && activation != Activation::gelu), "y is given",
-                 "no y, which tells nothing of silu's and gelu's slope");
   checks.require(statistics.mean != nullptr || empty, "statistics.mean is null", "[N, groups] doubles");
   checks.require(statistics.variance != nullptr || empty, "statistics.variance is null", "[N, groups] doubles");
   checks.workspace(execution, group_norm_workspace_bytes<T>(options, x.shape, x.layout));

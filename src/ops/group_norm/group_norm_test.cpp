@@ -9,8 +9,7 @@
 #include <optional>
 #include <string>
 
-#include "core/elements.hpp"
-#include "core/philox.hpp"
+#include "core/norm_testing.hpp"
 #include "equinorm/instance_norm.hpp"
 #include "ops/group_norm/cases.hpp"
 #include "ops/group_norm/reference.hpp"
@@ -18,17 +17,7 @@
 namespace equinorm {
 namespace {
 
-/// The error of one rounding to T, relative, and at the bottom of its range.
-template <class T>
-constexpr double kUnit = std::is_same_v<T, double>     ? 0x1p-53
-                         : std::is_same_v<T, float>    ? 0x1p-24
-                         : std::is_same_v<T, bfloat16> ? 0x1p-8
-                                                       : 0x1p-11;
-template <class T>
-constexpr double kTiny = std::is_same_v<T, double>     ? 0x1p-1074
-                         : std::is_same_v<T, float>    ? 0x1p-149
-                         : std::is_same_v<T, bfloat16> ? 0x1p-133
-                                                       : 0x1p-24;
+using namespace testing_tools;
 
 struct Values {
   const char* name;
@@ -53,98 +42,34 @@ std::vector<Values> values() {
   return table;
 }
 
-/// All that a call of forward and backward takes and gives.
 template <class T>
-struct Call {
-  using P = Parameter<T>;
+struct Call : Tensors<T> {
+  using Tensors<T>::in, Tensors<T>::view, Tensors<T>::x, Tensors<T>::y;
 
-  Call(const cases::GroupCase& c, const Values& v, std::uint64_t seed = 3) : shape(c.shape), layout(c.layout) {
+  Call(const cases::GroupCase& c, const Values& v, std::uint64_t seed = 3)
+      : Tensors<T>(c.shape, c.layout, c.shape[0] * c.groups, v.mean, v.sigma, seed) {
     options.groups = c.groups;
-    channels = shape[layout == Layout::channels_last ? shape.rank() - 1 : 1];
-    const std::size_t count = shape.elements();
-    const auto tensor = [&](const Values& value, std::uint64_t stream) {
-      const Philox random(seed, stream);
-      std::vector<T> result(count);
-      for (std::size_t i = 0; i < count; ++i) result[i] = to_element<T>(value.mean + value.sigma * random.normal(i));
-      return result;
-    };
-    const auto parameter = [&](std::uint64_t stream) {
-      const Philox random(seed, stream);
-      std::vector<P> result(channels);
-      for (std::size_t i = 0; i < channels; ++i) result[i] = static_cast<P>(random.normal(i));
-      return result;
-    };
-    x = tensor(v, 1);
-    residual = tensor(kNormal, 2);
-    dy = tensor(kNormal, 3);
-    gamma = parameter(4);
-    beta = parameter(5);
-    y = dx = dresidual = std::vector<T>(count, to_element<T>(-7));
-    dgamma = dbeta = std::vector<P>(channels, -7);
-    mean = variance = std::vector<double>(shape[0] * c.groups, -7);
   }
-
-  template <class U>
-  TensorView<U> view(U* data) const {
-    return {data, shape, layout};
-  }
-  TensorView<const T> in(const std::vector<T>& v) const { return view<const T>(v.data()); }
 
   Status forward(const Execution& execution = {}) {
-    return group_norm_forward<T>(options, in(x), {gamma.data(), beta.data()},
-                                 add ? in(residual) : TensorView<const T>{}, view(y.data()),
-                                 {mean.data(), variance.data()}, execution);
+    return group_norm_forward<T>(options, in(x), this->affine(), add ? in(this->residual) : TensorView<const T>{},
+                                 view(y.data()), this->statistics(), execution);
   }
   Status backward(const Execution& execution = {}) {
-    return group_norm_backward<T>(options, in(x), add ? in(y) : TensorView<const T>{}, in(dy),
-                                  {gamma.data(), beta.data()}, {mean.data(), variance.data()}, view(dx.data()),
-                                  add ? view(dresidual.data()) : TensorView<T>{}, {dgamma.data(), dbeta.data()},
-                                  execution);
-  }
-
-  std::size_t channel_of(std::size_t i) const {
-    const std::size_t positions = x.size() / shape[0] / channels;
-    return layout == Layout::channels_last ? i % channels : i / positions % channels;
+    return group_norm_backward<T>(options, in(x), add ? in(y) : TensorView<const T>{}, in(this->dy), this->affine(),
+                                  this->statistics(), view(this->dx.data()),
+                                  add ? view(this->dresidual.data()) : TensorView<T>{}, this->gradients(), execution);
   }
   std::size_t group_of(std::size_t i) const {
-    return i / (x.size() / shape[0]) * options.groups + channel_of(i) / (channels / options.groups);
+    return i / (x.size() / this->shape[0]) * options.groups + this->channel_of(i) / (this->channels / options.groups);
   }
 
-  /// FNV-1a over the bytes of all outputs.
-  std::uint64_t fingerprint() const {
-    std::uint64_t hash = 0xcbf29ce484222325;
-    const auto mix = [&hash](const auto& v) {
-      const auto* bytes = reinterpret_cast<const unsigned char*>(v.data());
-      for (std::size_t i = 0; i < v.size() * sizeof v[0]; ++i) hash = (hash ^ bytes[i]) * 0x100000001b3;
-    };
-    for (const auto* v : {&y, &dx, &dresidual}) mix(*v);
-    for (const auto* v : {&dgamma, &dbeta}) mix(*v);
-    for (const auto* v : {&mean, &variance}) mix(*v);
-    return hash;
-  }
-
-  Shape shape;
-  Layout layout;
-  std::size_t channels;
   GroupNormOptions options{};
   bool add = false;
-  std::vector<T> x, residual, dy, y, dx, dresidual;
-  std::vector<P> gamma, beta, dgamma, dbeta;
-  std::vector<double> mean, variance;
 };
 
-template <class V>
-std::vector<double> widen(const std::vector<V>& v) {
-  std::vector<double> result;
-  result.reserve(v.size());
-  for (const V& value : v) result.push_back(to_double(value));
-  return result;
-}
-
 std::string describe(const cases::GroupCase& c) {
-  std::string text = c.layout == Layout::channels_last ? "channels-last" : "channels-first";
-  for (std::size_t i = 0; i < c.shape.rank(); ++i) text += " " + std::to_string(c.shape[i]);
-  return text + ", groups " + std::to_string(c.groups) + " (" + c.why + ")";
+  return testing_tools::describe(c.shape, c.layout) + ", groups " + std::to_string(c.groups) + " (" + c.why + ")";
 }
 
 /// Checks outputs against the reference. Bounds as in batch norm's tests, in roundings of the type of computing, and
@@ -152,8 +77,10 @@ std::string describe(const cases::GroupCase& c) {
 template <class T>
 void expect_right(const Call<T>& call, const std::string& what) {
   constexpr double u = kUnit<Parameter<T>>;
-  // Of floats, differences are rounded and sums are not; of doubles sums are too, those of up to some 64 terms.
-  constexpr double sums = std::is_same_v<T, double> ? 64 : 1;
+  const auto m = static_cast<double>(call.x.size()) / static_cast<double>(call.mean.size());
+  const double sums = roundings_of_sum<T>(m);
+  const double parameter_sums =
+      roundings_of_sum<T>(static_cast<double>(call.x.size()) / static_cast<double>(call.channels));
   const auto add = call.add ? widen(call.residual) : std::vector<double>{};
   const auto want = reference::group_norm_forward(widen(call.x), call.shape, call.layout, call.options.groups,
                                                   widen(call.gamma), widen(call.beta), add, call.options.epsilon);
@@ -163,7 +90,7 @@ void expect_right(const Call<T>& call, const std::string& what) {
   std::vector<double> abs_g(call.channels), abs_gx(call.channels);
   const auto condition = [&](std::size_t k) {  // what one rounding of the mean costs, in double
     const double cost = std::abs(want.mean[k]) / std::sqrt(want.variance[k] + call.options.epsilon);
-    return std::is_same_v<T, double> ? 4 * cost : 1e-9 * cost;
+    return 4 * (0x1p-53 / u) * cost;
   };
   for (std::size_t k = 0; k < call.mean.size(); ++k) {
     const double sigma = std::sqrt(want.variance[k]);
@@ -201,11 +128,12 @@ void expect_right(const Call<T>& call, const std::string& what) {
   const auto back = reference::group_norm_backward(widen(call.x), g, call.shape, call.layout, call.options.groups,
                                                    widen(call.gamma), call.options.epsilon);
   for (std::size_t c = 0; c < call.channels; ++c) {
-    ASSERT_NEAR(to_double(call.dbeta[c]), back.dbeta[c], u * (2 * std::abs(back.dbeta[c]) + sums * abs_g[c])) << what;
-    ASSERT_NEAR(to_double(call.dgamma[c]), back.dgamma[c], u * (2 * std::abs(back.dgamma[c]) + 4 * sums * abs_gx[c]))
+    ASSERT_NEAR(to_double(call.dbeta[c]), back.dbeta[c], u * (2 * std::abs(back.dbeta[c]) + parameter_sums * abs_g[c]))
+        << what;
+    ASSERT_NEAR(to_double(call.dgamma[c]), back.dgamma[c],
+                u * (2 * std::abs(back.dgamma[c]) + 4 * parameter_sums * abs_gx[c]))
         << what;
   }
-  const auto m = static_cast<double>(y.size()) / static_cast<double>(call.mean.size());
   for (std::size_t i = 0; i < y.size(); ++i) {
     const std::size_t c = call.channel_of(i), k = call.group_of(i);
     const double scale = 1 / std::sqrt(want.variance[k] + call.options.epsilon);
@@ -225,18 +153,7 @@ class GroupNorm : public testing::Test {
  protected:
   void TearDown() override { ASSERT_TRUE(set_simd_target("").ok()); }
 };
-using Types = testing::Types<float, double, bfloat16, float16>;
-class TypeNames {
- public:
-  template <class T>
-  static std::string GetName(int) {
-    return std::is_same_v<T, float>      ? "float32"
-           : std::is_same_v<T, double>   ? "float64"
-           : std::is_same_v<T, bfloat16> ? "bfloat16"
-                                         : "float16";
-  }
-};
-TYPED_TEST_SUITE(GroupNorm, Types, TypeNames);
+TYPED_TEST_SUITE(GroupNorm, ElementTypes, ElementNames);
 
 TYPED_TEST(GroupNorm, MatchesTheReferenceOnEveryShapeAndValue) {
   using T = TypeParam;
@@ -319,14 +236,13 @@ TYPED_TEST(GroupNorm, InPlaceGivesTheSameBits) {
     ASSERT_TRUE(apart.forward().ok());
     ASSERT_TRUE(apart.backward().ok());
     Call<T> inside = apart;
-    ASSERT_TRUE(group_norm_forward<T>(inside.options, inside.in(inside.x), {inside.gamma.data(), inside.beta.data()},
-                                      inside.in(inside.residual), inside.view(inside.x.data()))
+    ASSERT_TRUE(group_norm_forward<T>(inside.options, inside.in(inside.x), inside.affine(), inside.in(inside.residual),
+                                      inside.view(inside.x.data()))
                     .ok());
     ASSERT_EQ(inside.x, apart.y) << describe(shape);
     inside.x = apart.x;
     ASSERT_TRUE(group_norm_backward<T>(inside.options, inside.in(inside.x), inside.in(inside.y), inside.in(inside.dy),
-                                       {inside.gamma.data(), inside.beta.data()},
-                                       {inside.mean.data(), inside.variance.data()}, inside.view(inside.dy.data()),
+                                       inside.affine(), inside.statistics(), inside.view(inside.dy.data()),
                                        inside.view(inside.dresidual.data()), {})
                     .ok());
     ASSERT_EQ(inside.dy, apart.dx) << describe(shape);
@@ -350,8 +266,7 @@ TYPED_TEST(GroupNorm, NeitherReadsNorWritesBeyondTheTensor) {
         x.insert(x.end(), aligned.x.begin(), aligned.x.end());
         x.shrink_to_fit();
         ASSERT_TRUE(group_norm_forward<T>(aligned.options, aligned.template view<const T>(x.data() + offset),
-                                          {aligned.gamma.data(), aligned.beta.data()}, {},
-                                          aligned.view(y.data() + offset))
+                                          aligned.affine(), {}, aligned.view(y.data() + offset))
                         .ok());
         for (std::size_t i = 0; i < y.size(); ++i) {
           const bool inside = i >= offset && i < offset + aligned.x.size();
@@ -405,14 +320,12 @@ TEST(InstanceNorm, IsAGroupForEveryChannel) {
     Call<float> group(shape, kNormal), instance(shape, kNormal);
     ASSERT_TRUE(group.forward().ok());
     ASSERT_TRUE(group.backward().ok());
-    ASSERT_TRUE(instance_norm_forward<float>({}, instance.in(instance.x), {instance.gamma.data(), instance.beta.data()},
-                                             {}, instance.view(instance.y.data()),
-                                             {instance.mean.data(), instance.variance.data()})
+    ASSERT_TRUE(instance_norm_forward<float>({}, instance.in(instance.x), instance.affine(), {},
+                                             instance.view(instance.y.data()), instance.statistics())
                     .ok());
-    ASSERT_TRUE(instance_norm_backward<float>(
-                    {}, instance.in(instance.x), {}, instance.in(instance.dy),
-                    {instance.gamma.data(), instance.beta.data()}, {instance.mean.data(), instance.variance.data()},
-                    instance.view(instance.dx.data()), {}, {instance.dgamma.data(), instance.dbeta.data()})
+    ASSERT_TRUE(instance_norm_backward<float>({}, instance.in(instance.x), {}, instance.in(instance.dy),
+                                              instance.affine(), instance.statistics(),
+                                              instance.view(instance.dx.data()), {}, instance.gradients())
                     .ok());
     EXPECT_EQ(instance.fingerprint(), group.fingerprint());
   }
@@ -486,7 +399,8 @@ TEST(GroupNormArguments, AreNamedAndNothingIsWritten) {
   Call<float> gelu({{4, 2, 6}, Layout::channels_last, 3, ""}, kNormal);
   gelu.options.activation = Activation::gelu;
   gelu.add = true;
-  EXPECT_NE(gelu.backward().message().find("y is given"), std::string::npos) << "gelu tells nothing by its sign";
+  EXPECT_NE(gelu.backward().message().find("stands over a residual"), std::string::npos)
+      << "gelu tells nothing by its sign";
 }
 
 }  // namespace

@@ -34,7 +34,7 @@ class Groups {
           }
           write_forward(parts[0], u);
         },
-        [&](const Scratch<T>& s, const Scratch<T>& of_unit, const Unit& u) { normalize(t, s, of_unit, u); });
+        [&](const Scratch<T>& of_unit, const Unit& u) { normalize(t, of_unit, u); });
   }
 
   void backward(kernels::Backward<T> t, const Statistics& statistics, const AffineGradients<T>& gradients) const {
@@ -53,7 +53,7 @@ class Groups {
           dots(t, s, u);
         },
         [&](const Scratch<T>* parts, const Unit& u) { finish_gradients(t, parts, u); },
-        [&](const Scratch<T>& s, const Scratch<T>& of_unit, const Unit& u) { differentiate(t, s, of_unit, u); });
+        [&](const Scratch<T>& of_unit, const Unit& u) { differentiate(t, of_unit, u); });
     for (std::size_t c = 0; c < g_.channels; ++c) {
       double gamma = 0, beta = 0;
       for (std::size_t task = 0; task < p_.tasks; ++task) {
@@ -76,8 +76,8 @@ class Groups {
     return {index / p_.units_of_sample, begin, std::min(begin + p_.together, g_.groups), part};
   }
 
-  /// For each unit reduce(scratch, unit) its parts, finish(scratch of the parts, unit) once, then apply(scratch,
-  /// scratch of the first part, unit) to the parts.
+  /// For each unit reduce(scratch, unit) its parts, finish(scratch of the parts, unit) once, then apply(scratch
+  /// of the first part, unit) to the parts.
   template <class Reduce, class Finish, class Apply>
   void run(const Reduce& reduce, const Finish& finish, const Apply& apply) const {
     if (p_.parts == 1) {
@@ -86,16 +86,15 @@ class Groups {
           const Unit u = unit(i, 0);
           reduce(s_[task], u);
           finish(s_ + task, u);
-          apply(s_[task], s_[task], u);
+          apply(s_[task], u);
         }
       });
       return;
     }
-    const auto first = [&](std::size_t task) { return task / p_.parts * p_.parts; };
     const auto unit_of = [&](std::size_t task) { return unit(task / p_.parts, task % p_.parts); };
     parallel_for(p_.tasks, workers_, [&](std::size_t task) { reduce(s_[task], unit_of(task)); });
     for (std::size_t task = 0; task < p_.tasks; task += p_.parts) finish(s_ + task, unit_of(task));
-    parallel_for(p_.tasks, workers_, [&](std::size_t task) { apply(s_[task], s_[first(task)], unit_of(task)); });
+    parallel_for(p_.tasks, workers_, [&](std::size_t task) { apply(s_[task / p_.parts * p_.parts], unit_of(task)); });
   }
 
   // --- Where a unit lies. ---
@@ -224,7 +223,7 @@ class Groups {
     return false;
   }
 
-  /// Calls body(k, channels …) and then copies what it wrote for the first row of a fold to the others.
+  /// Columns: copies what stands for the first row of a fold to the others.
   void repeat(P* array) const {
     for (std::size_t at = g_.channels; g_.columns && at < p_.columns.width; at += g_.channels) {
       std::copy_n(array, g_.channels, array + at);
@@ -245,7 +244,7 @@ class Groups {
     for (P* array : {s.coefficients.mean, s.coefficients.scale, s.coefficients.shift}) repeat(array);
   }
 
-  void normalize(const kernels::Forward<T>& t, const Scratch<T>&, const Scratch<T>& of_unit, const Unit& u) const {
+  void normalize(const kernels::Forward<T>& t, const Scratch<T>& of_unit, const Unit& u) const {
     const kernels::Coefficients<T> k = of_unit.coefficients;
     if (needs_care(of_unit, u)) {
       if (u.part > 0) return;
@@ -344,7 +343,7 @@ class Groups {
   double offset_of(const Scratch<T>& s, std::size_t k) const { return s.first[k * g_.group_channels]; }
   double slope_of(const Scratch<T>& s, std::size_t k) const { return s.second[k * g_.group_channels]; }
 
-  void differentiate(const kernels::Backward<T>& t, const Scratch<T>&, const Scratch<T>& of_unit, const Unit& u) const {
+  void differentiate(const kernels::Backward<T>& t, const Scratch<T>& of_unit, const Unit& u) const {
     const kernels::Coefficients<T> coefficients = of_unit.coefficients;
     bool careful = needs_care(of_unit, u);
     for (std::size_t k = u.begin; k < u.end; ++k) careful = careful || kernels::needs_care<T>(slope_of(of_unit, k));

@@ -1,0 +1,130 @@
+// What the tests of the normalizations share, for tensors of every element type. For tests alone.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "core/elements.hpp"
+#include "core/philox.hpp"
+#include "equinorm/norm.hpp"
+#include "equinorm/tensor.hpp"
+
+namespace equinorm::testing_tools {
+
+/// The four element types, and their names, for TYPED_TEST_SUITE.
+using ElementTypes = testing::Types<float, double, bfloat16, float16>;
+class ElementNames {
+ public:
+  template <class T>
+  static std::string GetName(int) {
+    return std::is_same_v<T, float>      ? "float32"
+           : std::is_same_v<T, double>   ? "float64"
+           : std::is_same_v<T, bfloat16> ? "bfloat16"
+                                         : "float16";
+  }
+};
+
+/// The error of one rounding to T, relative, and at the bottom of its range.
+template <class T>
+inline constexpr double kUnit = std::is_same_v<T, double>     ? 0x1p-53
+                                : std::is_same_v<T, float>    ? 0x1p-24
+                                : std::is_same_v<T, bfloat16> ? 0x1p-8
+                                                              : 0x1p-11;
+template <class T>
+inline constexpr double kTiny = std::is_same_v<T, double>     ? 0x1p-1074
+                                : std::is_same_v<T, float>    ? 0x1p-149
+                                : std::is_same_v<T, bfloat16> ? 0x1p-133
+                                                              : 0x1p-24;
+
+/// How many roundings a sum of `terms` may add up to, relative to the sum of their magnitudes (Higham, "Accuracy and
+/// stability of numerical algorithms", 2nd ed., eq. 4.4): of doubles one a term, whatever the order. Sums of what has
+/// been computed in float are in double: their own roundings are lost beside the one of each term.
+template <class T>
+double roundings_of_sum(double terms) {
+  return std::is_same_v<T, double> ? terms + 1 : 1;
+}
+
+/// Normal values of any mean and deviation, rounded to V.
+template <class V>
+std::vector<V> normals(std::size_t count, double mean, double sigma, std::uint64_t seed, std::uint64_t stream) {
+  const Philox random(seed, stream);
+  std::vector<V> result(count);
+  for (std::size_t i = 0; i < count; ++i) result[i] = to_element<V>(mean + sigma * random.normal(i));
+  return result;
+}
+
+template <class V>
+std::vector<double> widen(const std::vector<V>& v) {
+  std::vector<double> result;
+  result.reserve(v.size());
+  for (const V& value : v) result.push_back(to_double(value));
+  return result;
+}
+
+inline std::string describe(const Shape& shape, Layout layout) {
+  std::string text = layout == Layout::channels_last ? "channels-last" : "channels-first";
+  for (std::size_t i = 0; i < shape.rank(); ++i) text += " " + std::to_string(shape[i]);
+  return text;
+}
+
+/// All tensors that forward and backward take and give; outputs hold −7 until they are written.
+template <class T>
+struct Tensors {
+  using P = Parameter<T>;
+
+  Tensors(const Shape& of_shape, Layout of_layout, std::size_t statistics, double mean_of_x, double sigma_of_x,
+          std::uint64_t seed)
+      : shape(of_shape), layout(of_layout) {
+    channels = shape[layout == Layout::channels_last ? shape.rank() - 1 : 1];
+    const std::size_t count = shape.elements();
+    x = normals<T>(count, mean_of_x, sigma_of_x, seed, 1);
+    residual = normals<T>(count, 0, 1, seed, 2);
+    dy = normals<T>(count, 0, 1, seed, 3);
+    gamma = normals<P>(channels, 0, 1, seed, 4);
+    beta = normals<P>(channels, 0, 1, seed, 5);
+    y = dx = dresidual = std::vector<T>(count, to_element<T>(-7));
+    dgamma = dbeta = std::vector<P>(channels, -7);
+    mean = variance = std::vector<double>(statistics, -7);
+  }
+
+  template <class U>
+  TensorView<U> view(U* data) const {
+    return {data, shape, layout};
+  }
+  TensorView<const T> in(const std::vector<T>& v) const { return view<const T>(v.data()); }
+  Affine<T> affine() const { return {gamma.data(), beta.data()}; }
+  AffineGradients<T> gradients() { return {dgamma.data(), dbeta.data()}; }
+  Statistics statistics() { return {mean.data(), variance.data()}; }
+
+  std::size_t channel_of(std::size_t i) const {
+    const std::size_t positions = x.size() / shape[0] / channels;
+    return layout == Layout::channels_last ? i % channels : i / positions % channels;
+  }
+
+  /// FNV-1a over the bytes of all outputs.
+  std::uint64_t fingerprint() const {
+    std::uint64_t hash = 0xcbf29ce484222325;
+    const auto mix = [&hash](const auto& v) {
+      const auto* bytes = reinterpret_cast<const unsigned char*>(v.data());
+      for (std::size_t i = 0; i < v.size() * sizeof v[0]; ++i) hash = (hash ^ bytes[i]) * 0x100000001b3;
+    };
+    for (const auto* v : {&y, &dx, &dresidual}) mix(*v);
+    for (const auto* v : {&dgamma, &dbeta}) mix(*v);
+    for (const auto* v : {&mean, &variance}) mix(*v);
+    return hash;
+  }
+
+  Shape shape;
+  Layout layout;
+  std::size_t channels;
+  std::vector<T> x, residual, dy, y, dx, dresidual;
+  std::vector<P> gamma, beta, dgamma, dbeta;
+  std::vector<double> mean, variance;
+};
+
+}  // namespace equinorm::testing_tools

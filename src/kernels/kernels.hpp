@@ -1,11 +1,12 @@
-// The kernels of all normalizations: pure functions of (arguments, one block) in two families, for every element type,
-// dispatched to the best instruction set of the machine.
+// The kernels of all normalizations: pure functions of (arguments, one block) in three families, for every element
+// type, dispatched to the best instruction set of the machine.
 //
 //   z  = (x − mean)·scale + shift (+ residual)       y  = act(z)
 //   g  = dy·act'(z)                                  dx = (g·scale − offset) − (x − mean)·slope (+ dsum)
 //
 // mean is the statistic's upper part in the type of computing; what it lacks to the double lies in shift and offset.
-// Columns: one set of coefficients for each column of a matrix. Planes: one for each channel's segments.
+// Columns: one set of coefficients for each column of a matrix. Planes: one for each channel's segments. Rows:
+// statistics for each row, γ and β for each column.
 #pragma once
 
 #include <cstddef>
@@ -63,6 +64,43 @@ struct Backward {
   }
 };
 
+/// A matrix whose rows lie `stride` elements apart.
+template <class T>
+struct Rows {
+  T* data = nullptr;  ///< nullptr: absent
+  std::size_t stride = 0;
+
+  T* at(std::size_t r) const { return data == nullptr ? nullptr : data + r * stride; }
+};
+
+/// What forward and backward of a row norm share.
+template <class T>
+struct RowNorm {
+  std::size_t features;
+  const Parameter<T>*gamma, *beta;  ///< [features]; or nullptr
+  double epsilon;
+  Activation activation;
+  bool stream;  ///< write around the caches; the rows of y or dx begin at multiples of 64 bytes
+};
+
+/// y = act(x̂·γ + β), x̂ = (s − mean)·inverse, s = x (+ residual). mean and variance, [rows], may be absent; of RMS norm
+/// there is no mean, and variance is the mean square.
+template <class T>
+struct RowForward : RowNorm<T> {
+  double *mean, *variance;
+  Rows<const T> x, residual;
+  Rows<T> sum;  ///< s, where there is a residual
+  Rows<T> y;
+};
+
+/// h = g·γ, dx = (h − mean(h) − x̂·mean(h·x̂))·inverse (+ dsum).
+template <class T>
+struct RowBackward : RowNorm<T> {
+  const double *mean, *variance;
+  Rows<const T> x, dy, dsum;
+  Rows<T> dx;
+};
+
 /// The kernels for elements of T, in one instruction set.
 template <class T>
 struct Kernels {
@@ -80,6 +118,13 @@ struct Kernels {
   void (*plane_dots)(const Backward<T>& tensors, const PlaneBlock& block, const Coefficients<T>& coefficients,
                      double* sum, double* dot);
   void (*gradient_planes)(const Backward<T>& tensors, const PlaneBlock& block, const Coefficients<T>& coefficients);
+
+  /// Rows begin … end − 1, statistics included: layer norm, and RMS norm, which takes no mean.
+  void (*layer_forward)(const RowForward<T>& norm, std::size_t begin, std::size_t end);
+  void (*rms_forward)(const RowForward<T>& norm, std::size_t begin, std::size_t end);
+  /// Adds the rows' Σ g·x̂ and Σ g, in double, to dgamma and dbeta ([features]; both nullptr: not wanted).
+  void (*layer_backward)(const RowBackward<T>& norm, std::size_t begin, std::size_t end, double* dgamma, double* dbeta);
+  void (*rms_backward)(const RowBackward<T>& norm, std::size_t begin, std::size_t end, double* dgamma, double* dbeta);
 };
 
 /// The kernels for T in the instruction set of this machine, or the one that is forced.

@@ -31,6 +31,31 @@ HWY_INLINE void PrefetchSegment(const T* p, std::size_t length) {
   if (length * sizeof(T) >= kPrefetchBytes) PrefetchAhead(p);
 }
 
+/// The sum of the lanes of a vector, by halves: lane i takes lane i + lanes/2, then i + lanes/4, …
+template <class D>
+HWY_INLINE hn::TFromD<D> FoldLanes([[maybe_unused]] D d, hn::Vec<D> v) {
+  if constexpr (hn::MaxLanes(D()) == 1) {
+    return hn::GetLane(v);
+  } else {
+#if HWY_TARGET != HWY_SCALAR  // which knows no halves
+    const hn::Half<D> half;
+    return FoldLanes(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
+#endif
+  }
+}
+
+/// The same of n vectors, the lanes of all in a row: whatever the lanes of one, the order is the same.
+template <class D, std::size_t n>
+HWY_INLINE hn::TFromD<D> FoldLanes(D d, const hn::Vec<D> (&vectors)[n]) {
+  if constexpr (n == 1) {
+    return FoldLanes(d, vectors[0]);
+  } else {
+    hn::Vec<D> folded[n / 2];
+    for (std::size_t i = 0; i < n / 2; ++i) folded[i] = hn::Add(vectors[i], vectors[i + n / 2]);
+    return FoldLanes(d, folded);
+  }
+}
+
 /// 32 sums in double, in vectors: vector v of D is widened to kParts of them.
 template <class D>
 class LaneSums {
@@ -51,17 +76,8 @@ class LaneSums {
     }
   }
 
-  /// The total, by halves: lane i takes lane i + 16, then i + 8, …
-  HWY_INLINE double Total() const {
-    HWY_ALIGN double lanes[kSegmentLanes];
-    for (std::size_t part = 0; part < kParts * kVectors; ++part) {
-      hn::Store(parts_[part], F64(), lanes + part * hn::MaxLanes(F64()));
-    }
-    for (std::size_t half = kSegmentLanes / 2; half > 0; half /= 2) {
-      for (std::size_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-    }
-    return lanes[0];
-  }
+  /// The total, lanes added by halves.
+  HWY_INLINE double Total() const { return FoldLanes(F64(), parts_); }
 
  private:
   hn::Vec<F64> parts_[kParts * kVectors];
@@ -74,16 +90,16 @@ HWY_INLINE void ForEachPart(D, std::size_t length, const Body& body, const Last&
   constexpr std::size_t kLanes = hn::MaxLanes(D());
   std::size_t i = 0;
   for (; i + kSegmentLanes <= length; i += kSegmentLanes) {
-    for (std::size_t v = 0; v < LaneSums<D>::kVectors; ++v) body(v, i + v * kLanes);
+    Unroll<LaneSums<D>::kVectors>([&](auto v) EQUINORM_INLINE { body(v, i + v * kLanes); });
   }
-  for (std::size_t v = 0; v < LaneSums<D>::kVectors; ++v, i += kLanes) {
-    if (i + kLanes <= length) {
-      body(v, i);
-    } else {
-      if (i < length) last(v, i, length - i);
-      break;
+  Unroll<LaneSums<D>::kVectors>([&](auto v) EQUINORM_INLINE {
+    const std::size_t at = i + v * kLanes;
+    if (at + kLanes <= length) {
+      body(v, at);
+    } else if (at < length) {
+      last(v, at, length - at);
     }
-  }
+  });
 }
 
 /// The moments of `segments` segments of `length` values, `stride` elements apart, in double without vectors: for

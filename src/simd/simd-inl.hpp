@@ -15,6 +15,7 @@
 
 #include <cstddef>
 #include <type_traits>
+#include <utility>
 
 #include "simd/elements-inl.hpp"
 
@@ -27,6 +28,21 @@ using F64 = hn::ScalableTag<double>;
 
 template <std::size_t n>
 using Constant = std::integral_constant<std::size_t, n>;
+
+/// After the parameters of a lambda within an inner loop: a call there would put its captures into memory.
+#undef EQUINORM_INLINE
+#define EQUINORM_INLINE HWY_ATTR __attribute__((always_inline))
+
+/// Calls f(Constant<0>()) … f(Constant<n − 1>()). Arrays of vectors that are indexed by these alone stay in registers;
+/// a loop is unrolled too late for that.
+template <class F, std::size_t... i>
+HWY_INLINE void UnrollOver(std::index_sequence<i...>, const F& f) {
+  (f(Constant<i>()), ...);
+}
+template <std::size_t n, class F>
+HWY_INLINE void Unroll(const F& f) {
+  UnrollOver(std::make_index_sequence<n>(), f);
+}
 
 /// Bytes that a pass along memory fetches ahead: one page, where the hardware's own prefetch ends.
 inline constexpr std::size_t kPrefetchBytes = 4096;
@@ -87,6 +103,16 @@ struct Widened {
 
   hn::Vec<Wide> parts[kParts];
 };
+
+/// Lanes(d) elements at p, widened: what is narrower than a float goes by way of one whole vector.
+template <class D, class T>
+HWY_INLINE Widened<D> LoadWidened(D d, const T* p) {
+  if constexpr (sizeof(T) < sizeof(float)) {
+    return Widened<D>(LoadElements(d, p));
+  } else {
+    return Widened<D>(p);
+  }
+}
 
 /// Calls strip(d, Constant<vectors>, column) over the columns: full strips of kVectors vectors, then single vectors,
 /// then single lanes. What is computed for a column does not depend on which of the three it falls in.

@@ -1,0 +1,433 @@
+// The row family: layer norm (kCentered) and RMS norm. Rows go in blocks that stay in the first caches: all that is
+// done with a block is done before the next one, which is meanwhile fetched.
+#if defined(EQUINORM_KERNELS_ROWS_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef EQUINORM_KERNELS_ROWS_INL_HPP
+#undef EQUINORM_KERNELS_ROWS_INL_HPP
+#else
+#define EQUINORM_KERNELS_ROWS_INL_HPP
+#endif
+
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <type_traits>
+
+#include "core/activation.hpp"
+#include "core/elements.hpp"
+#include "kernels/elementwise-inl.hpp"
+#include "kernels/kernels.hpp"
+#include "reduce/rows-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace equinorm {
+namespace HWY_NAMESPACE {
+
+using kernels::RowBackward;
+using kernels::RowForward;
+using kernels::RowNorm;
+using kernels::Rows;
+
+inline constexpr std::size_t kMaxBlockRows = 32;
+
+/// Rows of a block of backward: few enough to stay in the second cache, many enough that a strip's sums are seldom
+/// stored.
+template <class T>
+HWY_INLINE std::size_t BlockRows(std::size_t features) {
+  return std::clamp<std::size_t>((32 << 10) / (features * sizeof(T)), 1, kMaxBlockRows);
+}
+
+/// γ or β of a row; where it is absent one vector of a constant stands for all of it.
+template <class P>
+class RowParameter {
+ public:
+  HWY_INLINE RowParameter(const P* parameter, const P* constant)
+      : base_(parameter == nullptr ? constant : parameter), mask_(parameter == nullptr ? 0 : ~std::size_t{0}) {}
+  HWY_INLINE const P* at(std::size_t i) const { return base_ + (i & mask_); }
+
+ private:
+  const P* base_;
+  std::size_t mask_;
+};
+
+template <class P>
+struct alignas(64) OneLine {
+  constexpr explicit OneLine(P value) {
+    for (P& v : values) v = value;
+  }
+  P values[64 / sizeof(P)];
+};
+template <class P>
+inline constexpr OneLine<P> kOnes{1};
+template <class P>
+inline constexpr OneLine<P> kZeros{0};
+
+template <class T>
+struct RowAffine {
+  HWY_INLINE explicit RowAffine(const RowNorm<T>& n)
+      : gamma(n.gamma, kOnes<Parameter<T>>.values), beta(n.beta, kZeros<Parameter<T>>.values) {}
+
+  RowParameter<Parameter<T>> gamma, beta;
+};
+
+/// The statistics of a row as the elementwise passes take them: x̂ = (x − mean)·inverse + rest, where rest is for what
+/// mean lacks to the double.
+template <class T>
+struct RowCoefficients {
+  using P = Parameter<T>;
+
+  /// In place: a copy of what has just been written in parts would wait for all of it.
+  HWY_INLINE void Set(double mean_, double variance, double epsilon) {
+    mean64 = mean_;
+    inverse64 = 1.0 / std::sqrt(variance + epsilon);
+    mean = static_cast<P>(mean64);
+    inverse = static_cast<P>(inverse64);
+    rest = static_cast<P>(-mean_rest() * inverse64);
+    // Differences of two floats so large overflow, and an inverse so small is denormal. NaN needs no care.
+    careful = !std::is_same_v<T, double> && variance > 0x1p200 && std::isfinite(variance);
+  }
+  HWY_INLINE double mean_rest() const {
+    const double difference = mean64 - static_cast<double>(mean);
+    return std::isfinite(difference) ? difference : 0;
+  }
+
+  double mean64, inverse64;
+  P mean, inverse, rest;
+  P mean_h, mean_hx;  ///< of backward: mean(h), mean(h·x̂)
+  bool careful;
+};
+
+template <bool kCentered, class D>
+struct RowNormalizer {
+  template <class T>
+  HWY_INLINE RowNormalizer(D d, const RowCoefficients<T>& k)
+      : mean(hn::Set(d, k.mean)), inverse(hn::Set(d, k.inverse)), rest(hn::Set(d, k.rest)) {}
+
+  HWY_INLINE hn::Vec<D> operator()(hn::Vec<D> x) const {
+    if constexpr (kCentered) {
+      return hn::Add(hn::Mul(hn::Sub(x, mean), inverse), rest);
+    } else {
+      return hn::Mul(x, inverse);
+    }
+  }
+
+  hn::Vec<D> mean, inverse, rest;
+};
+
+/// Calls body(index, count) for the vectors of a row, `count` the lanes or, at the end, fewer.
+template <class D, class Body>
+HWY_INLINE void ForEachRowVector(D d, std::size_t features, const Body& body) {
+  constexpr std::size_t kLanes = hn::MaxLanes(d);
+  std::size_t i = 0;
+  for (; i + 4 * kLanes <= features; i += 4 * kLanes) {
+    Unroll<4>([&](auto v) EQUINORM_INLINE { body(i + v * kLanes, kLanes); });
+  }
+  for (; i + kLanes <= features; i += kLanes) body(i, kLanes);
+  if (i < features) body(i, features - i);
+}
+
+/// sum = x + residual, rounded to T.
+template <class T>
+HWY_INLINE void AddRow(const T* x, const T* residual, T* sum, std::size_t features) {
+  constexpr Tag<T> d;
+  ForEachRowVector(d, features, [&](std::size_t i, std::size_t count) EQUINORM_INLINE {
+    const auto v = hn::Add(LoadCount(d, x + i, count), LoadCount(d, residual + i, count));
+    StoreCount<false>(v, d, sum + i, count);
+  });
+}
+
+/// y of a row. next, the row that this one's place will be taken by, is fetched.
+template <bool kCentered, bool kGate, bool kStream, class T>
+HWY_INLINE void NormalizeRow(const RowForward<T>& n, const RowCoefficients<T>& k, const RowAffine<T>& affine,
+                             const T* x, T* y, const T* next) {
+  constexpr Tag<T> d;
+  const RowNormalizer<kCentered, Tag<T>> normalize(d, k);
+  const Activation activation = n.activation;
+  ForEachRowVector(d, n.features, [&](std::size_t i, std::size_t count) EQUINORM_INLINE {
+    hwy::Prefetch(next + i);
+    const auto x_hat = normalize(LoadCount(d, x + i, count));
+    auto z = hn::Add(hn::Mul(x_hat, LoadCount(d, affine.gamma.at(i), count)), LoadCount(d, affine.beta.at(i), count));
+    if constexpr (kGate) z = Activate(d, activation, z);
+    StoreCount<kStream>(z, d, y + i, count);
+  });
+}
+
+template <class T>
+void CarefulNormalizeRow(const RowForward<T>& n, const RowCoefficients<T>& k, const RowAffine<T>& affine, const T* x,
+                         T* y) {
+  for (std::size_t i = 0; i < n.features; ++i) {
+    const double x_hat = (to_double(x[i]) - k.mean64) * k.inverse64;
+    const double z = x_hat * to_double(*affine.gamma.at(i)) + to_double(*affine.beta.at(i));
+    y[i] = to_element<T>(activate(n.activation, z));
+  }
+}
+
+/// What NormalizeRows keeps of the rows that are under way: two at a time.
+template <class T>
+struct RowsUnderWay {
+  Parameter<T> shifts[2];
+  RowCoefficients<T> k[2];
+};
+
+/// First step: the sum with the residual, and what RowMoments takes differences from.
+template <bool kCentered, class T>
+HWY_INLINE void PrepareRow(const RowForward<T>& n, const Rows<const T>& s, std::size_t r, RowsUnderWay<T>& rows) {
+  if (n.residual.data != nullptr) AddRow(n.x.at(r), n.residual.at(r), n.sum.at(r), n.features);
+  if constexpr (kCentered) rows.shifts[r % 2] = RowShift(s.at(r), n.features);
+}
+
+/// Second step: the statistics.
+template <bool kCentered, class T>
+HWY_INLINE void MeasureRow(const RowForward<T>& n, const Rows<const T>& s, std::size_t r, RowsUnderWay<T>& rows) {
+  const double inverse_features = 1.0 / static_cast<double>(n.features);
+  RowMean found{0, 0};
+  if constexpr (kCentered) {
+    found = RowMoments(s.at(r), n.features, inverse_features, rows.shifts[r % 2]);
+    if (n.mean != nullptr) n.mean[r] = found.mean;
+  } else {
+    found.variance = RowMeanSquare(s.at(r), n.features, inverse_features);
+  }
+  if (n.variance != nullptr) n.variance[r] = found.variance;
+  rows.k[r % 2].Set(found.mean, found.variance, n.epsilon);
+}
+
+/// Rows beyond this size (bytes) go one by one: three at a time would not stay in the caches.
+inline constexpr std::size_t kLongRow = 64 << 10;
+
+/// Third step: y. The row that is prepared next is fetched meanwhile.
+template <bool kCentered, class T>
+HWY_INLINE void WriteRow(const RowForward<T>& n, const Rows<const T>& s, std::size_t r, const RowsUnderWay<T>& rows,
+                         const T* next) {
+  const RowAffine<T> affine(n);
+  const RowCoefficients<T>& k = rows.k[r % 2];
+  if (k.careful) return CarefulNormalizeRow(n, k, affine, s.at(r), n.y.at(r));
+  WithBool(n.activation != Activation::none, [&](auto gate) HWY_ATTR {
+    WithBool(n.stream, [&](auto stream)
+                           HWY_ATTR { NormalizeRow<kCentered, gate, stream>(n, k, affine, s.at(r), n.y.at(r), next); });
+  });
+}
+
+/// Forward: the steps a row apart, since what each waits for (a sum over the lanes, a root, a quotient) comes about
+/// while the others work.
+template <bool kCentered, class T>
+void NormalizeRows(const RowForward<T>& norm, std::size_t begin, std::size_t end) {
+  const RowForward<T> n = norm;
+  const Rows<const T> s = n.residual.data != nullptr ? Rows<const T>{n.sum.data, n.sum.stride} : n.x;
+  const std::size_t lag = n.features * sizeof(T) > kLongRow ? 0 : 1;
+  RowsUnderWay<T> rows;
+  for (std::size_t step = begin; step < end + 2 * lag; ++step) {
+    if (step < end) PrepareRow<kCentered>(n, s, step, rows);
+    if (step >= begin + lag && step < end + lag) MeasureRow<kCentered>(n, s, step - lag, rows);
+    if (step >= begin + 2 * lag) WriteRow<kCentered>(n, s, step - 2 * lag, rows, n.x.at(step + 1));
+  }
+}
+
+/// Into the second cache: a block of rows is more than the first holds.
+template <class T>
+HWY_INLINE void PrefetchL2(const T* p) {
+#if HWY_COMPILER_GCC || HWY_COMPILER_CLANG
+  __builtin_prefetch(p, 0, 2);
+#else
+  hwy::Prefetch(p);
+#endif
+}
+
+/// g and h = g·γ of the `count` elements from i on.
+template <bool kGate, class D, class T>
+struct RowGradient {
+  HWY_INLINE RowGradient(D d, const RowBackward<T>& n, const T* dy, std::size_t count, hn::Vec<D> x_hat,
+                         hn::Vec<D> gamma, const Parameter<T>* beta) {
+    g = LoadCount(d, dy, count);
+    if constexpr (kGate) {
+      const auto z = hn::Add(hn::Mul(x_hat, gamma), LoadCount(d, beta, count));
+      g = ActivationGradient(d, n.activation, g, z);
+    }
+    h = hn::Mul(g, gamma);
+  }
+  hn::Vec<D> g, h;
+};
+
+/// The means of h and of h·x̂ over a row. The x of the row that comes `ahead` rows later is fetched.
+template <bool kCentered, bool kGate, class T>
+HWY_NOINLINE void SumRow(const RowBackward<T>& n, std::size_t r, std::size_t ahead, RowCoefficients<T>& k) {
+  using D = Tag<T>;
+  constexpr D d;
+  const RowAffine<T> affine(n);
+  const RowNormalizer<kCentered, D> normalize(d, k);
+  const T *x = n.x.at(r), *dy = n.dy.at(r), *next = n.x.at(r + ahead);
+  double sum = 0, dot = 0;
+  RowDots<kCentered, T>(
+      n.features,
+      [&](std::size_t i, std::size_t count, hn::Vec<D>& h, hn::Vec<D>& product) EQUINORM_INLINE {
+        PrefetchL2(next + i);
+        const auto value = LoadCount(d, x + i, count);
+        h = RowGradient<kGate, D, T>(d, n, dy + i, count, normalize(value), LoadCount(d, affine.gamma.at(i), count),
+                                     affine.beta.at(i))
+                .h;
+        product = hn::Mul(h, kCentered ? hn::Sub(value, normalize.mean) : value);
+      },
+      &sum, &dot);
+  const auto m = static_cast<double>(n.features);
+  k.mean_h = static_cast<Parameter<T>>(sum / m);
+  k.mean_hx = static_cast<Parameter<T>>((dot - sum * k.mean_rest()) * k.inverse64 / m);
+}
+
+/// dx of `count` columns from `column` on, of the rows first … last − 1, whose coefficients are k[0] …, and their sums
+/// over these rows, which stay in registers. next goes through what is fetched meanwhile: as much, and in order.
+template <bool kCentered, bool kGate, std::size_t kVectors, class T>
+HWY_INLINE void GradientStrip(const RowBackward<T>& n, const RowAffine<T>& affine, const RowCoefficients<T>* k,
+                              std::size_t first, std::size_t last, const T*& next, std::size_t column,
+                              std::size_t count, double* dgamma, double* dbeta) {
+  using D = Tag<T>;
+  using Wide = Widened<D>;
+  using D64 = typename Wide::Wide;
+  constexpr D d;
+  constexpr D64 d64;
+  constexpr std::size_t kLanes = hn::MaxLanes(d);
+  const bool stream = n.stream;
+  const Rows<const T> xs = n.x, dys = n.dy, dsums = n.dsum;
+  const Rows<T> dxs = n.dx;
+  hn::Vec<D> gamma[kVectors];
+  hn::Vec<D64> gx_sum[kVectors][Wide::kParts], g_sum[kVectors][Wide::kParts];
+  /// Calls body(vector, part, index of its first column, how many columns) for what there is of the strip.
+  const auto each_part = [&](const auto& body) EQUINORM_INLINE {
+    Unroll<kVectors>([&](auto v) EQUINORM_INLINE {
+      Unroll<Wide::kParts>([&](auto part) EQUINORM_INLINE {
+        constexpr std::size_t kOffset = v * kLanes + part * Wide::kLanes;
+        if (kOffset < count) body(v, part, column + kOffset, std::min(count - kOffset, Wide::kLanes));
+      });
+    });
+  };
+  Unroll<kVectors>([&](auto v) EQUINORM_INLINE {
+    gamma[v] = LoadCount(d, affine.gamma.at(column + v * kLanes), std::min(count, kLanes));
+    for (std::size_t part = 0; part < Wide::kParts; ++part) gx_sum[v][part] = g_sum[v][part] = hn::Zero(d64);
+  });
+  if (dgamma != nullptr) {
+    each_part([&](auto v, auto part, std::size_t at, std::size_t lanes) EQUINORM_INLINE {
+      gx_sum[v][part] = LoadCount(d64, dgamma + at, lanes);
+      g_sum[v][part] = LoadCount(d64, dbeta + at, lanes);
+    });
+  }
+  for (std::size_t r = first; r < last; ++r) {
+    const RowCoefficients<T>& row = k[r - first];
+    const RowNormalizer<kCentered, D> normalize(d, row);
+    const auto mean_h = hn::Set(d, row.mean_h), mean_hx = hn::Set(d, row.mean_hx);
+    const T *x = xs.data + r * xs.stride + column, *dy = dys.data + r * dys.stride + column, *dsum = dsums.at(r);
+    T* dx = dxs.data + r * dxs.stride + column;
+    next += count;
+    Unroll<kVectors>([&](auto v) EQUINORM_INLINE {
+      const std::size_t i = v * kLanes, lanes = std::min(count, kLanes);
+      PrefetchL2(next + i);
+      const auto x_hat = normalize(LoadCount(d, x + i, lanes));
+      const bool whole = !kGate && lanes == kLanes;
+      const Wide dy_wide = whole ? LoadWidened(d, dy + i) : Wide(hn::Zero(d));  // before dx is written: it may be dy
+      const RowGradient<kGate, D, T> gradient(d, n, dy + i, lanes, x_hat, gamma[v], affine.beta.at(column + i));
+      auto value = kCentered ? hn::Sub(gradient.h, mean_h) : gradient.h;
+      value = hn::Mul(hn::Sub(value, hn::Mul(x_hat, mean_hx)), normalize.inverse);
+      if (dsum != nullptr) value = hn::Add(value, LoadCount(d, dsum + column + i, lanes));
+      if (stream) {
+        StoreCount<true>(value, d, dx + i, lanes);
+      } else {
+        StoreCount<false>(value, d, dx + i, lanes);
+      }
+      const Wide wide_x(x_hat), wide_g = whole ? dy_wide : Wide(gradient.g);
+      for (std::size_t part = 0; part < Wide::kParts; ++part) {
+        gx_sum[v][part] = Wide::MulAdd(wide_g.parts[part], wide_x.parts[part], gx_sum[v][part]);
+        g_sum[v][part] = hn::Add(g_sum[v][part], wide_g.parts[part]);
+      }
+    });
+  }
+  if (dgamma != nullptr) {
+    each_part([&](auto v, auto part, std::size_t at, std::size_t lanes) EQUINORM_INLINE {
+      StoreCount<false>(gx_sum[v][part], d64, dgamma + at, lanes);
+      StoreCount<false>(g_sum[v][part], d64, dbeta + at, lanes);
+    });
+  }
+}
+
+/// Vectors side by side in a strip: their sums fill the registers that there are.
+inline constexpr std::size_t kRowStrip = HWY_TARGET <= HWY_AVX3 ? 4 : 1;
+
+/// The rows first … last − 1, whose coefficients are k[0] …, none of them careful.
+template <bool kCentered, bool kGate, class T>
+HWY_NOINLINE void GradientBlock(const RowBackward<T>& n, const RowCoefficients<T>* k, std::size_t first,
+                                std::size_t last, std::size_t ahead, double* dgamma, double* dbeta) {
+  constexpr std::size_t kLanes = hn::MaxLanes(Tag<T>());
+  const RowAffine<T> affine(n);
+  const T* next = n.dy.at(first + ahead);
+  std::size_t column = 0;
+  for (; column + kRowStrip * kLanes <= n.features; column += kRowStrip * kLanes) {
+    GradientStrip<kCentered, kGate, kRowStrip>(n, affine, k, first, last, next, column, kRowStrip * kLanes, dgamma,
+                                               dbeta);
+  }
+  for (; column < n.features; column += kLanes) {
+    GradientStrip<kCentered, kGate, 1>(n, affine, k, first, last, next, column, std::min(n.features - column, kLanes),
+                                       dgamma, dbeta);
+  }
+}
+
+/// A row element by element in double.
+template <bool kCentered, class T>
+void CarefulGradientRow(const RowBackward<T>& n, const RowCoefficients<T>& k, std::size_t r, double* dgamma,
+                        double* dbeta) {
+  const RowAffine<T> affine(n);
+  const T *x = n.x.at(r), *dy = n.dy.at(r), *dsum = n.dsum.at(r);
+  T* dx = n.dx.at(r);
+  const auto x_hat = [&](std::size_t i) { return (to_double(x[i]) - k.mean64) * k.inverse64; };
+  const auto gradient = [&](std::size_t i) {
+    const double z = x_hat(i) * to_double(*affine.gamma.at(i)) + to_double(*affine.beta.at(i));
+    return to_double(dy[i]) * activation_slope(n.activation, z);
+  };
+  double mean_h = 0, mean_hx = 0;
+  for (std::size_t i = 0; i < n.features; ++i) {
+    const double h = gradient(i) * to_double(*affine.gamma.at(i)) / static_cast<double>(n.features);
+    if (kCentered) mean_h += h;
+    mean_hx += h * x_hat(i);
+  }
+  for (std::size_t i = 0; i < n.features; ++i) {
+    const double g = gradient(i), normalized = x_hat(i), h = g * to_double(*affine.gamma.at(i));
+    if (dgamma != nullptr) {
+      dgamma[i] += g * normalized;
+      dbeta[i] += g;
+    }
+    const double value = (h - mean_h - normalized * mean_hx) * k.inverse64;
+    dx[i] = to_element<T>(value + (dsum == nullptr ? 0.0 : to_double(dsum[i])));
+  }
+}
+
+template <bool kCentered, class T>
+void GradientRows(const RowBackward<T>& norm, std::size_t begin, std::size_t end, double* dgamma, double* dbeta) {
+  const RowBackward<T> n = norm;
+  const std::size_t block = BlockRows<T>(n.features);
+  WithBool(n.activation != Activation::none, [&](auto gate) HWY_ATTR {
+    for (std::size_t first = begin; first < end; first += block) {
+      const std::size_t last = std::min(first + block, end);
+      RowCoefficients<T> k[kMaxBlockRows];
+      bool careful = false;
+      for (std::size_t r = first; r < last; ++r) {
+        RowCoefficients<T>& row = k[r - first];
+        row.Set(kCentered ? n.mean[r] : 0.0, n.variance[r], n.epsilon);
+        careful = careful || row.careful;
+        if (!row.careful) SumRow<kCentered, gate>(n, r, block, row);
+      }
+      if (!careful) {
+        GradientBlock<kCentered, gate>(n, k, first, last, block, dgamma, dbeta);
+        continue;
+      }
+      for (std::size_t r = first; r < last; ++r) {  // sums take in row by row as above: their bits are the same
+        if (k[r - first].careful) {
+          CarefulGradientRow<kCentered>(n, k[r - first], r, dgamma, dbeta);
+        } else {
+          GradientBlock<kCentered, gate>(n, k + (r - first), r, r + 1, block, dgamma, dbeta);
+        }
+      }
+    }
+  });
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace equinorm
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,76 @@
+// The shapes and values that norms of rows are tested on; each says why it is there.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "core/elements.hpp"
+#include "core/philox.hpp"
+
+namespace equinorm::cases {
+
+struct RowShape {
+  std::size_t rows, features;
+  const char* why;
+};
+
+inline const std::vector<RowShape>& row_shapes() {
+  static const std::vector<RowShape> table = {
+      {1, 1, "one value: x̂ = 0 whatever it is"},
+      {3, 2, "the least that has a variance"},
+      {5, 3, "fewer features than any vector has lanes"},
+      {4, 15, "one less than a vector of floats"},
+      {4, 17, "a vector and one"},
+      {9, 31, "one less than the fixed lanes"},
+      {9, 32, "the fixed lanes"},
+      {9, 33, "one more"},
+      {40, 60, "rows that are not whole cache lines"},
+      {7, 65, "a strip of columns and one"},
+      {6, 128, "four groups of lanes, which backward adds at once"},
+      {6, 263, "four groups, four more, and a rest"},
+      {3, 1000, "more than one sampled group of lanes"},
+      {2, 4099, "a long row"},
+      {3, 17001, "rows too long for the first cache"},
+      {1100, 64, "two chunks of rows"},
+      {17, 4500, "two chunks of long rows"},
+  };
+  return table;
+}
+
+struct RowValues {
+  const char* name;
+  double mean, sigma;
+  const char* why;
+};
+
+inline const std::vector<RowValues>& row_values() {
+  static const std::vector<RowValues> table = {
+      {"normal", 0, 1, "what nets see"},
+      {"mean_1e3", 1e3, 1, "E[x²] − E[x]² in float has lost everything here"},
+      {"mean_1e6", 1e6, 1, "σ is 16 steps of a float"},
+      {"mean_-1e6", -1e6, 1, "the same below zero"},
+      {"small", 1e-3, 1e-6, "σ² beside ε"},
+      {"denormal", 0, 1e-39, "denormal inputs"},
+      {"large", 1e15, 1e15, "far from one"},
+      {"huge", 0, 1e36, "differences near the largest float: the careful path"},
+      {"huge_mean", 1e36, 1e30, "a mean of 2^120"},
+      {"constant", 3.25, 0, "no variance: x̂ = 0 exactly"},
+  };
+  return table;
+}
+
+/// Normal values of a case. Where T cannot hold them, they are cut to what it can.
+template <class T>
+std::vector<T> make_rows(const RowValues& value, std::size_t count, std::uint64_t seed) {
+  const Philox random(seed, 1);
+  std::vector<T> x(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    x[i] = to_element<T>(value.mean + value.sigma * random.normal(i));
+    if (!std::isfinite(to_double(x[i]))) x[i] = to_element<T>(value.mean > 0 || random.normal(i) > 0 ? 60000 : -60000);
+  }
+  return x;
+}
+
+}  // namespace equinorm::cases

@@ -33,14 +33,12 @@ HWY_INLINE void PrefetchSegment(const T* p, std::size_t length) {
 
 /// The sum of the lanes of a vector, by halves: lane i takes lane i + lanes/2, then i + lanes/4, …
 template <class D>
-HWY_INLINE hn::TFromD<D> FoldLanes([[maybe_unused]] D d, hn::Vec<D> v) {
+HWY_INLINE hn::TFromD<D> FoldLanes(D, hn::Vec<D> v) {
   if constexpr (hn::MaxLanes(D()) == 1) {
     return hn::GetLane(v);
   } else {
-#if HWY_TARGET != HWY_SCALAR  // which knows no halves
     const hn::Half<D> half;
     return FoldLanes(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
-#endif
   }
 }
 

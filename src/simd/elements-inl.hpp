@@ -30,7 +30,7 @@ using Tag = hn::ScalableTag<Parameter<T>>;
 #if HWY_ARCH_X86
 inline constexpr bool kHasFloat16 = HWY_TARGET <= HWY_AVX2;
 #else
-inline constexpr bool kHasFloat16 = HWY_TARGET != HWY_SCALAR && HWY_ARCH_ARM_A64;
+inline constexpr bool kHasFloat16 = HWY_ARCH_ARM_A64;
 #endif
 
 template <class D, class V>

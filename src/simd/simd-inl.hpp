@@ -73,10 +73,8 @@ struct Widened {
     } else if constexpr (kSingle) {
       parts[0] = hn::PromoteTo(Wide(), v);
     } else {
-#if HWY_TARGET != HWY_SCALAR  // which knows no halves
       parts[0] = hn::PromoteTo(Wide(), hn::LowerHalf(Half(), v));
       parts[1] = hn::PromoteTo(Wide(), hn::UpperHalf(Half(), v));
-#endif
     }
   }
   /// From memory: a load widens on its way.

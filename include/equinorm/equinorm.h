@@ -295,6 +295,71 @@ EQUINORM_API equinorm_status equinorm_instance_norm_backward(const equinorm_inst
                                                              const equinorm_tensor* dresidual, void* dgamma,
                                                              void* dbeta, const equinorm_execution* execution);
 
+/* ---- Layer norm -------------------------------------------------------------------------------------------------- */
+
+typedef struct equinorm_layer_norm_options {
+  size_t size;
+  double epsilon;         /* 1e-5, inside the root; at least 1e-30 */
+  size_t normalized_axes; /* 1; how many of the last axes make a row */
+  equinorm_activation activation;
+  int32_t reserved;
+} equinorm_layer_norm_options;
+EQUINORM_API void equinorm_layer_norm_options_init(equinorm_layer_norm_options* options, size_t size);
+
+/* Scratch that backward needs for tensors like x, in bytes. Forward needs none. */
+EQUINORM_API size_t equinorm_layer_norm_workspace_bytes(const equinorm_layer_norm_options* options,
+                                                        const equinorm_tensor* x);
+
+/* Forward of each row by its own statistics, [rows] each. x: [rows…, features…], whose rows may lie row_stride apart;
+ * gamma and beta: [features]. With a residual, x + residual is normalized, and written to sum. gamma, beta, residual,
+ * sum, and, where backward will not follow, mean and variance may be NULL. y and sum may be x or residual. */
+EQUINORM_API equinorm_status equinorm_layer_norm_forward(const equinorm_layer_norm_options* options,
+                                                         const equinorm_tensor* x, const void* gamma, const void* beta,
+                                                         const equinorm_tensor* residual, const equinorm_tensor* sum,
+                                                         const equinorm_tensor* y, double* mean, double* variance,
+                                                         const equinorm_execution* execution);
+
+/* Backward; x is what was normalized: forward's x, or its sum. mean and variance are forward's. dsum, the gradient that
+ * reaches the sum from elsewhere, gamma, beta, dgamma and dbeta may be NULL. dx is the gradient of x and of the
+ * residual. */
+EQUINORM_API equinorm_status equinorm_layer_norm_backward(const equinorm_layer_norm_options* options,
+                                                          const equinorm_tensor* x, const equinorm_tensor* dy,
+                                                          const void* gamma, const void* beta, const double* mean,
+                                                          const double* variance, const equinorm_tensor* dsum,
+                                                          const equinorm_tensor* dx, void* dgamma, void* dbeta,
+                                                          const equinorm_execution* execution);
+
+/* ---- RMS norm ---------------------------------------------------------------------------------------------------- */
+
+typedef struct equinorm_rms_norm_options {
+  size_t size;
+  double epsilon;         /* 1e-6, inside the root; at least 1e-30 */
+  size_t normalized_axes; /* 1; how many of the last axes make a row */
+  equinorm_activation activation;
+  int32_t reserved;
+} equinorm_rms_norm_options;
+EQUINORM_API void equinorm_rms_norm_options_init(equinorm_rms_norm_options* options, size_t size);
+
+/* Scratch that backward needs for tensors like x, in bytes. Forward needs none. */
+EQUINORM_API size_t equinorm_rms_norm_workspace_bytes(const equinorm_rms_norm_options* options,
+                                                      const equinorm_tensor* x);
+
+/* As layer norm, but by the root of the mean square alone, which is written to mean_square, [rows], without epsilon. */
+EQUINORM_API equinorm_status equinorm_rms_norm_forward(const equinorm_rms_norm_options* options,
+                                                       const equinorm_tensor* x, const void* gamma, const void* beta,
+                                                       const equinorm_tensor* residual, const equinorm_tensor* sum,
+                                                       const equinorm_tensor* y, double* mean_square,
+                                                       const equinorm_execution* execution);
+
+/* Backward; x is what was normalized: forward's x, or its sum. mean_square is forward's. dsum, the gradient that
+ * reaches the sum from elsewhere, gamma, beta, dgamma and dbeta may be NULL. dx is the gradient of x and of the
+ * residual. */
+EQUINORM_API equinorm_status equinorm_rms_norm_backward(const equinorm_rms_norm_options* options,
+                                                        const equinorm_tensor* x, const equinorm_tensor* dy,
+                                                        const void* gamma, const void* beta, const double* mean_square,
+                                                        const equinorm_tensor* dsum, const equinorm_tensor* dx,
+                                                        void* dgamma, void* dbeta, const equinorm_execution* execution);
+
 #ifdef __cplusplus
 }
 #endif

@@ -337,6 +337,55 @@ static void test_padding_is_not_seen(void) {
   for (size_t i = kLength + kShort; i < 2 * kLength; ++i) CHECK(y[i] == 0);
 }
 
+/* Rows that lie apart, with a residual: against the formulas. */
+static void test_layer_and_rms_norm(void) {
+  enum { kRows = 3, kFeatures = 5, kStride = 8 };
+  float x[kRows * kStride], residual[kRows * kFeatures], sum[kRows * kFeatures], y[kRows * kStride];
+  for (size_t i = 0; i < kRows * kStride; ++i) {
+    x[i] = i % kStride < kFeatures ? value(i) : NAN;
+    y[i] = -7;
+  }
+  for (size_t i = 0; i < kRows * kFeatures; ++i) residual[i] = value(i + 100);
+  const equinorm_tensor in = {x, EQUINORM_F32, EQUINORM_CHANNELS_LAST, 2, {kRows, kFeatures}, kStride};
+  equinorm_tensor added = in, total = in, out = in;
+  added.data = residual;
+  total.data = sum;
+  added.row_stride = total.row_stride = 0;
+  out.data = y;
+  for (int rms = 0; rms < 2; ++rms) {
+    double mean[kRows] = {0}, spread[kRows];
+    if (rms) {
+      CHECK_OK(equinorm_rms_norm_forward(NULL, &in, NULL, NULL, &added, &total, &out, spread, NULL));
+    } else {
+      CHECK_OK(equinorm_layer_norm_forward(NULL, &in, NULL, NULL, &added, &total, &out, mean, spread, NULL));
+    }
+    for (size_t row = 0; row < kRows; ++row) {
+      double s[kFeatures], want_mean = 0, want_spread = 0;
+      for (size_t j = 0; j < kFeatures; ++j) {
+        s[j] = (double)(x[row * kStride + j] + residual[row * kFeatures + j]);
+        CHECK((double)sum[row * kFeatures + j] == s[j]);
+        if (!rms) want_mean += s[j] / kFeatures;
+      }
+      for (size_t j = 0; j < kFeatures; ++j) want_spread += (s[j] - want_mean) * (s[j] - want_mean) / kFeatures;
+      CHECK(fabs(mean[row] - want_mean) < 1e-5);
+      CHECK(fabs(spread[row] - want_spread) < 1e-4 * want_spread);
+      for (size_t j = 0; j < kStride; ++j) {
+        const double got = (double)y[row * kStride + j];
+        if (j < kFeatures) {
+          CHECK(fabs(got - (s[j] - want_mean) / sqrt(want_spread + (rms ? 1e-6 : 1e-5))) < 1e-5);
+        } else {
+          CHECK(got == -7); /* nothing is written between the rows */
+        }
+      }
+    }
+  }
+  equinorm_layer_norm_options options;
+  equinorm_layer_norm_options_init(&options, sizeof options);
+  options.normalized_axes = 3;
+  CHECK(equinorm_layer_norm_forward(&options, &in, NULL, NULL, NULL, NULL, &out, NULL, NULL, NULL) ==
+        EQUINORM_INVALID_ARGUMENT);
+}
+
 /* One of the ways to call it wrongly: a word that the message must have, and the status. */
 static void expect_refusal(equinorm_status status, equinorm_status want, const char* message, const char* word) {
   const int before = failures;
@@ -479,6 +528,7 @@ int main(void) {
   test_statistics_that_merge();
   test_padding_is_not_seen();
   test_group_and_instance_norm();
+  test_layer_and_rms_norm();
   test_bad_arguments_are_named();
   test_structs_may_grow();
   test_simd_targets();

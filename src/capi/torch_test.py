@@ -67,6 +67,16 @@ class InstanceNormOptions(Sized):
                 ("reserved", ctypes.c_int32)]
 
 
+class LayerNormOptions(Sized):
+    name = "layer_norm_options"
+    _fields_ = [("size", ctypes.c_size_t), ("epsilon", ctypes.c_double), ("normalized_axes", ctypes.c_size_t),
+                ("activation", ctypes.c_int32), ("reserved", ctypes.c_int32)]
+
+
+class RmsNormOptions(LayerNormOptions):
+    name = "rms_norm_options"
+
+
 class RunningStatistics(Sized):
     name = "running_statistics"
     _fields_ = [("size", ctypes.c_size_t), ("mean", ctypes.c_void_p), ("variance", ctypes.c_void_p),
@@ -298,6 +308,63 @@ def check_instance_norm(dtype, layout, shape, affine, epsilon, activation, resid
     check_groups("instance_norm", options, torchs, shape[1], dtype, layout, shape, affine, activation, residual)
 
 
+# ---- Layer and RMS norm ---------------------------------------------------------------------------------------------
+
+
+def root_mean_square_norm(x, features, gamma, beta, epsilon):
+    """torch 1.13 has none: the formula, for autograd."""
+    axes = tuple(range(x.dim() - len(features), x.dim()))
+    y = x * (x.square().mean(axes, keepdim=True) + epsilon).rsqrt()
+    y = y if gamma is None else y * gamma
+    return y if beta is None else y + beta
+
+
+def check_rows(operation, options_type, torchs, dtype, shape, axes, affine, epsilon, activation, residual, row_stride=0):
+    what = f"{operation} {dtype} {shape} axes {axes} affine {affine} eps {epsilon} {activation} residual {residual} {row_stride}"
+    features, parameters = shape[len(shape) - axes:], parameter_type(dtype)
+    code, function = ACTIVATIONS[activation]
+    options = options_type(epsilon=epsilon, normalized_axes=axes, activation=code)
+    view = View(CHANNELS_FIRST, row_stride)  # rows lie as they do in torch
+    x, dy = normal(shape, dtype, 0.5), normal(shape, dtype)
+    added = normal(shape, dtype) if residual else None
+    gamma, beta = affine_of(affine, features, dtype)
+
+    # What is normalized, x + residual, is rounded to the type first. Its gradient also has a part from elsewhere.
+    total = x + added if residual else x
+    leaves = {"total": exact(total), "gamma": exact(gamma), "beta": exact(beta)}
+    want = function(torchs(leaves["total"], features, leaves["gamma"], leaves["beta"], epsilon))
+    want.backward(dy.double())
+    elsewhere = normal(shape, dtype) if residual else None
+
+    y, dx, sum_ = view.room(x), view.room(x), view.room(x) if residual else None
+    count = total.numel() // math.prod(features)
+    statistics = [torch.empty(count, dtype=torch.float64) for _ in range(1 if operation == "rms_norm" else 2)]
+    call(f"{operation}_forward", options, view.give(x), gamma, beta, view.give(added), sum_, y, *statistics)
+    same(f"{what}: y", view.take(y), want, dtype)
+    if residual:
+        assert torch.equal(view.take(sum_), total), f"{what}: sum"
+    rows = total.double().reshape(count, -1)
+    if operation == "rms_norm":
+        same(f"{what}: mean square", statistics[0], rows.square().mean(1), torch.float32)
+    else:
+        same(f"{what}: mean", statistics[0], rows.mean(1), torch.float32)
+        same(f"{what}: variance", statistics[1], rows.var(1, unbiased=False), torch.float32)
+
+    dgamma, dbeta = torch.empty(features, dtype=parameters), torch.empty(features, dtype=parameters)
+    call(f"{operation}_backward", options, view.give(total), view.give(dy), gamma, beta, *statistics, view.give(elsewhere), dx,
+         dgamma, dbeta)
+    dtotal = leaves["total"].grad + elsewhere.double() if residual else leaves["total"].grad
+    same(f"{what}: dx", view.take(dx), dtotal, dtype, 32)
+    if gamma is not None:
+        same(f"{what}: dgamma", dgamma, leaves["gamma"].grad, parameters, 256)
+    if beta is not None:
+        same(f"{what}: dbeta", dbeta, leaves["beta"].grad, parameters, 256)
+
+
+MATRICES = [((33, 50), 1, 57), ((40, 7), 1, 0), ((5, 9, 64), 1, 0), ((3, 4, 5, 6), 2, 0), ((2, 3, 4, 3, 5), 3, 0),
+            ((300, 512), 1, 0)]  # shape, axes of a row, row_stride
+ROWS = {"layer_norm": (LayerNormOptions, F.layer_norm), "rms_norm": (RmsNormOptions, root_mean_square_norm)}
+
 # ---- The tables -----------------------------------------------------------------------------------------------------
 
 # Every combination on one shape, two on every other.
@@ -319,5 +386,15 @@ for dtype, layout in itertools.product(DTYPES, (CHANNELS_LAST, CHANNELS_FIRST)):
         check_instance_norm(dtype, layout, IMAGES[0], "both", epsilon, "none", False)
     for momentum, affine in itertools.product((0.1, 0.75, 0.0, 1.0, None), (False, True)):
         check_running_statistics(dtype, layout, momentum, affine)
+
+for dtype, (operation, (options_type, torchs)) in itertools.product(DTYPES, ROWS.items()):
+    def check(*arguments):
+        check_rows(operation, options_type, torchs, dtype, *arguments)
+
+    for index, (shape, axes, row_stride) in enumerate(MATRICES):
+        for affine, activation, residual in EVERY if index == 0 else TWO:
+            check(shape, axes, affine, 1e-5, activation, residual, row_stride)
+    for epsilon in (1e-12, 1e-3, 10.0):
+        check((6, 33), 1, "both", epsilon, "none", False)
 
 print(f"{checked} tensors agree with torch {torch.__version__}")

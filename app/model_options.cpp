@@ -9,7 +9,8 @@ namespace equinorm::app {
 
 void ModelOptions::add_to(CLI::App& command) {
   command.add_option("--model", model, "mlp, cnn or resnet8")->capture_default_str();
-  command.add_option("--norm", norm, "Normalization: none, batch, layer, instance or group:G (G groups of channels)")
+  command
+      .add_option("--norm", norm, "Normalization: none, batch, layer, rms, instance or group:G (G groups of channels)")
       ->capture_default_str();
   command.add_option("--activation", activation, "relu, sigmoid or tanh (default: sigmoid for mlp, relu elsewhere)");
   command.add_option("--optimizer", optimizer, "sgd (with momentum) or adam")->capture_default_str();

@@ -32,7 +32,15 @@ struct TrainOptions : ModelOptions {
 /// The best of a small grid on MNIST at batch 32: normalized nets take rates at which the others do not train.
 double default_rate(const nn::TrainSpec& spec) {
   if (spec.optimizer.kind == nn::OptimizerKind::adam) return 0.003;
-  return spec.model.norm.kind == nn::NormKind::none ? 0.05 : 0.4;
+  switch (spec.model.norm.kind) {
+    case nn::NormKind::none:
+      return 0.05;
+    case nn::NormKind::batch:
+    case nn::NormKind::instance:
+      return 0.4;
+    default:
+      return 0.2;
+  }
 }
 
 nn::TrainSpec spec_of(const TrainOptions& o) {
@@ -138,7 +146,9 @@ void add_train(CLI::App& app) {
   command->add_option("--epochs", o.epochs, "Times through the training images")
       ->capture_default_str()
       ->check(kNotNegative);
-  command->add_option("--lr", o.lr, "Peak learning rate (default: 0.4 for sgd, 0.05 without norm; 0.003 for adam)");
+  command->add_option("--lr", o.lr,
+                      "Peak learning rate (default: 0.4 for sgd with batch or instance norm, 0.05 without norm, else "
+                      "0.2; 0.003 for adam)");
   command->add_option("--momentum", o.momentum, "Of sgd")->capture_default_str();
   command->add_option("--weight-decay", o.weight_decay, "Of weights; norm parameters and biases are spared")
       ->capture_default_str();

@@ -56,7 +56,7 @@ def main():
 
         for flag, value, names in [
             ("--model", "vgg", ["vgg", "mlp, cnn, resnet8"]),
-            ("--norm", "batchnorm", ["batchnorm", "none, batch, layer, instance, group:G"]),
+            ("--norm", "batchnorm", ["batchnorm", "none, batch, layer, rms, instance, group:G"]),
             ("--norm", "instance", ["bn1", "mlp", "instance", "every value by itself"]),
             ("--norm", "group", ["group", "group:G"]),
             ("--norm", "group:many", ["group:many", "group:8"]),

@@ -9,6 +9,7 @@
 #include "nn/layers/group_norm.hpp"
 #include "nn/layers/linear.hpp"
 #include "nn/layers/pooling.hpp"
+#include "nn/layers/rms_norm.hpp"
 #include "nn/layers/wiring.hpp"
 
 namespace equinorm::nn {
@@ -16,7 +17,7 @@ namespace {
 
 /// A norm with a β takes the place of the bias before it, as in torchvision's nets.
 bool has_shift(const NormSpec& norm) {
-  return norm.kind != NormKind::none;
+  return norm.kind != NormKind::none && norm.kind != NormKind::rms;
 }
 
 }  // namespace
@@ -84,6 +85,8 @@ std::size_t Builder::add_norm(std::string name, std::vector<std::size_t> inputs,
   std::unique_ptr<Layer> layer;
   if (norm.kind == NormKind::batch) {
     layer = std::make_unique<BatchNorm>(std::move(name), s, norm, activation, residual, training_);
+  } else if (norm.kind == NormKind::rms) {
+    layer = std::make_unique<RmsNorm>(std::move(name), s, norm.epsilon, activation, training_);
   } else {
     const std::size_t groups = groups_of(name, s);
     layer = std::make_unique<GroupNorm>(std::move(name), s, norm.epsilon, groups, activation, residual, training_);
@@ -104,7 +107,7 @@ std::size_t Builder::norm_activation(std::string norm_name, std::string activati
 
 std::size_t Builder::norm_add_activation(const std::string& norm_name, const std::string& activation_name,
                                          std::size_t x, std::size_t shortcut) {
-  if (spec_.norm.kind == NormKind::none) {
+  if (spec_.norm.kind == NormKind::none || spec_.norm.kind == NormKind::rms) {
     const Shape s = shape(x);
     const std::size_t normed = norm(norm_name, x);
     return activation(activation_name, add(std::make_unique<Add>(activation_name + ".add"), {normed, shortcut}, s));

@@ -13,6 +13,7 @@
 #include "nn/layers/group_norm.hpp"
 #include "nn/layers/linear.hpp"
 #include "nn/layers/pooling.hpp"
+#include "nn/layers/rms_norm.hpp"
 #include "nn/layers/wiring.hpp"
 #include "nn/loss.hpp"
 
@@ -138,6 +139,13 @@ TEST(Layers, Norms) {
                tolerance});
         }
       }
+      RmsNorm over_channels("rms", shape, epsilon, activation, true);
+      const auto position = [=](std::size_t at) { return at / channels; };
+      run({over_channels,
+           {shape},
+           shape,
+           normalization(shape.elements() / channels, position, channels, epsilon, false, activation),
+           tolerance});
     }
   }
 }

@@ -102,7 +102,7 @@ class EveryNet : public testing::TestWithParam<std::tuple<std::string, std::stri
 INSTANTIATE_TEST_SUITE_P(Nets, EveryNet, testing::ValuesIn([] {
                            std::vector<std::tuple<std::string, std::string>> nets;
                            for (const char* name : {"mlp", "cnn", "resnet8"}) {
-                             for (const char* norm : {"none", "batch", "layer", "instance", "group:4"}) {
+                             for (const char* norm : {"none", "batch", "layer", "rms", "instance", "group:4"}) {
                                const bool single = name == std::string("mlp") && norm == std::string("instance");
                                if (!single) nets.emplace_back(name, norm);  // see InstanceNormNeedsImages
                              }
@@ -285,7 +285,7 @@ TEST(Net, InstanceNormNeedsImages) {
 }
 
 TEST(Net, OtherNormsTrainOnBatchesOfOne) {
-  for (const char* norm : {"layer", "group:4"}) {
+  for (const char* norm : {"layer", "rms", "group:4"}) {
     Net net(model("mlp", norm), {.batch = 1});
     fill(net, 1);
     EXPECT_TRUE(std::isfinite(net.forward(0).loss)) << norm;
@@ -348,7 +348,7 @@ TEST(Net, SpecsThatMakeNoSenseAreRefusedByName) {
                            "layer:2", "group:99999999999999999999"}) {
     EXPECT_THROW(parse_norm(norm), Error) << norm;
   }
-  for (const char* norm : {"none", "batch", "layer", "instance", "group:8"}) {
+  for (const char* norm : {"none", "batch", "layer", "rms", "instance", "group:8"}) {
     EXPECT_EQ(name_of(parse_norm(norm)), norm);
   }
   EXPECT_THROW(parse_init("zero"), Error);

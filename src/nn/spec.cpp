@@ -11,9 +11,10 @@ namespace equinorm::nn {
 namespace {
 
 constexpr std::string_view kGroup = "group:";  // and a number
-constexpr std::array kNorms{Named<NormKind>{"none", NormKind::none}, Named<NormKind>{"batch", NormKind::batch},
-                            Named<NormKind>{"layer", NormKind::layer}, Named<NormKind>{"instance", NormKind::instance},
-                            Named<NormKind>{"group:G", NormKind::group}};
+constexpr std::array kNorms{
+    Named<NormKind>{"none", NormKind::none},         Named<NormKind>{"batch", NormKind::batch},
+    Named<NormKind>{"layer", NormKind::layer},       Named<NormKind>{"rms", NormKind::rms},
+    Named<NormKind>{"instance", NormKind::instance}, Named<NormKind>{"group:G", NormKind::group}};
 constexpr std::array kInits{Named<Init>{"he", Init::he}, Named<Init>{"xavier", Init::xavier},
                             Named<Init>{"scaled", Init::scaled}};
 constexpr std::array kNonlinearities{Named<Nonlinearity>{"relu", Nonlinearity::relu},

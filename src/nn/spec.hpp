@@ -24,6 +24,7 @@ enum class NormKind {
   none,
   batch,     ///< over the batch, for each channel
   layer,     ///< over all of a sample; γ and β for each channel, as PyTorch's GroupNorm(1, channels)
+  rms,       ///< each position over its channels, without a mean and without β
   instance,  ///< over the positions of a sample, for each channel
   group,     ///< over the positions and a group of channels of a sample
 };
@@ -51,7 +52,7 @@ struct ModelSpec {
   std::size_t classes = 10;
 };
 
-/// "none", "batch", "layer", "instance" or "group:G", G a number. Throws Error naming the choices.
+/// "none", "batch", "layer", "rms", "instance" or "group:G", G a number. Throws Error naming the choices.
 NormSpec parse_norm(std::string_view text);
 std::string name_of(const NormSpec& norm);
 

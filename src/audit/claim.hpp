@@ -11,15 +11,24 @@
 #include "audit/trials.hpp"
 #include "data/dataset.hpp"
 #include "equinorm/batch_norm.hpp"
+#include "equinorm/group_norm.hpp"
+#include "equinorm/layer_norm.hpp"
 
 namespace equinorm::audit {
 
-/// The operation under audit. Claims call it through these pointers, so that a test can hand them a wrong one and see
-/// the claim refuted.
+/// The operations under audit. Claims call them through these pointers, so that a test can hand them a wrong one and
+/// see the claim refuted.
 struct BatchNormOps {
   decltype(&batch_norm_forward<float>) forward = &batch_norm_forward<float>;
   decltype(&batch_norm_inference<float>) inference = &batch_norm_inference<float>;
   decltype(&batch_norm_backward<float>) backward = &batch_norm_backward<float>;
+};
+
+/// Those that look at one sample at a time. Instance norm is group norm with a group for every channel.
+struct SampleNormOps {
+  decltype(&group_norm_forward<float>) group = &group_norm_forward<float>;
+  decltype(&layer_norm_forward<float>) layer = &layer_norm_forward<float>;
+  decltype(&layer_norm_backward<float>) layer_backward = &layer_norm_backward<float>;
 };
 
 enum class Mode {
@@ -38,6 +47,7 @@ struct Context {
   int workers = 1;                          ///< trials at a time
   Progress& progress;
   BatchNormOps ops{};
+  SampleNormOps sample_ops{};
 
   bool quick() const { return mode == Mode::quick; }
   template <class T>

@@ -8,8 +8,8 @@
 
 namespace equinorm::audit {
 namespace {
-constexpr std::array kClaims{&kForward,  &kIdentity, &kGradient, &kRunning,    &kInference, &kMoments,
-                             &kGradNorm, &kCost,     &kInit,     &kSmallBatch, &kFaster};
+constexpr std::array kClaims{&kForward,  &kIdentity, &kGradient, &kRunning,   &kInference, &kMoments,    &kInstanceNorm,
+                             &kGradNorm, &kCost,     &kInit,     &kLayerNorm, &kGroupNorm, &kSmallBatch, &kFaster};
 }  // namespace
 
 std::string_view name(Mode mode) {

@@ -8,8 +8,8 @@
 
 namespace equinorm::audit {
 
-extern const Claim kForward, kIdentity, kGradient, kRunning, kInference, kMoments, kGradNorm, kFaster, kInit,
-    kSmallBatch, kCost;
+extern const Claim kForward, kIdentity, kGradient, kRunning, kInference, kMoments, kInstanceNorm, kGradNorm, kCost,
+    kInit, kLayerNorm, kGroupNorm, kSmallBatch, kFaster;
 
 /// All of them: exact ones first, so that the first verdict is there within seconds.
 std::span<const Claim* const> claims();

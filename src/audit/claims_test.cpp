@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "audit/claims/sample_norms.hpp"
 #include "audit/results.hpp"
 #include "equinorm/status.hpp"
 
@@ -22,6 +23,20 @@ const data::DataPair& digits() {
 Outcome measure(const char* id, const BatchNormOps& ops, std::vector<std::uint64_t> seeds = {1}, int workers = 2) {
   Progress progress;
   return claim_named(id).measure({digits(), Mode::quick, std::move(seeds), {1001}, workers, progress, ops});
+}
+
+/// What is exact of a norm that looks at one sample at a time: for instance norm the whole claim.
+using ExactFindings = std::vector<Finding> (*)(const Context&);
+
+std::vector<Finding> instance_norm_findings(const Context& context) {
+  return claim_named("instancenorm").measure(context).findings;
+}
+
+Verdict verdict_of(ExactFindings findings, const SampleNormOps& ops) {
+  Progress progress;
+  Outcome outcome;
+  outcome.findings = findings({digits(), Mode::quick, {1, 2, 3}, {1001}, 2, progress, {}, ops});
+  return outcome.verdict();
 }
 
 TEST(Claims, HaveAllTheirWords) {
@@ -55,13 +70,19 @@ TEST(ExactClaims, OfThisProgram) {
   EXPECT_EQ(measure("moments", {}).verdict(), Verdict::conditional);  // Var = γ² needs σ² ≫ ε
 }
 
+TEST(ExactClaims, OfTheNormsOfOneSample) {
+  EXPECT_EQ(verdict_of(&exact_layer_norm_findings, {}), Verdict::supported);
+  EXPECT_EQ(verdict_of(&exact_group_norm_findings, {}), Verdict::supported);
+  EXPECT_EQ(verdict_of(&instance_norm_findings, {}), Verdict::supported);
+}
+
 TEST(ExactClaims, DoNotDependOnTheNumberOfWorkers) {
   const auto json = [](const char* id, int workers) {
     Progress progress;
     const Context context{digits(), Mode::quick, {1, 2, 3}, {1001}, workers, progress, {}};
     return to_json({{}, Mode::quick, {result_of(claim_named(id), context, 0, claim_named(id).measure(context))}});
   };
-  for (const char* id : {"identity", "gradient", "running"}) EXPECT_EQ(json(id, 1), json(id, 3)) << id;
+  for (const char* id : {"identity", "gradient", "running", "instancenorm"}) EXPECT_EQ(json(id, 1), json(id, 3)) << id;
 }
 
 // Wrong operations, each with a fault that somebody's library once had.
@@ -152,6 +173,87 @@ TEST(ExactClaims, AreRefutedByWrongOperations) {
            Row{"moments", "normalized by the unbiased variance", {.forward = &forward_with<kUnbiasedVariance>}},
        }) {
     EXPECT_EQ(measure(row.id, row.ops).verdict(), Verdict::refuted) << row.id << ": " << row.fault;
+  }
+}
+
+/// Layer norm by the statistics of the whole batch.
+Status layer_norm_of_the_batch(const LayerNormOptions& options, TensorView<const float> x, const Affine<float>& affine,
+                               TensorView<const float> residual, TensorView<float> sum, TensorView<float> y,
+                               const Statistics&, const Execution& execution) {
+  LayerNormOptions whole = options;
+  whole.normalized_axes = x.shape.rank();
+  Status status = layer_norm_forward<float>(whole, x, {}, residual, sum, y, {}, execution);
+  const std::size_t size = x.shape.elements() / x.shape[0];
+  for (std::size_t i = 0; i < x.shape.elements(); ++i) {
+    y.data[i] = affine.gamma[i % size] * y.data[i] + affine.beta[i % size];
+  }
+  return status;
+}
+
+/// dx with a part of the element before it, over the ends of rows too.
+Status layer_norm_backward_across_rows(const LayerNormOptions& options, TensorView<const float> x,
+                                       TensorView<const float> dy, const Affine<float>& affine,
+                                       const Statistics& statistics, TensorView<const float> dsum, TensorView<float> dx,
+                                       const AffineGradients<float>& gradients, const Execution& execution) {
+  Status status = layer_norm_backward<float>(options, x, dy, affine, statistics, dsum, dx, gradients, execution);
+  for (std::size_t i = 1; i < x.shape.elements(); ++i) dx.data[i] += 1e-3F * dx.data[i - 1];
+  return status;
+}
+
+template <auto Change>
+Status group_norm_with(const GroupNormOptions& options, TensorView<const float> x, const Affine<float>& affine,
+                       TensorView<const float> residual, TensorView<float> y, const Statistics& statistics,
+                       const Execution& execution) {
+  const std::size_t channels = x.layout == Layout::channels_last ? x.shape[x.shape.rank() - 1] : x.shape[1];
+  return group_norm_forward<float>(Change(options, channels), x, affine, residual, y, statistics, execution);
+}
+constexpr auto kGroupsAsTheirSize = [](GroupNormOptions options, std::size_t channels) {
+  options.groups = channels / options.groups;
+  return options;
+};
+constexpr auto kOneGroup = [](GroupNormOptions options, std::size_t) {
+  options.groups = 1;
+  return options;
+};
+constexpr auto kLargeEpsilon = [](GroupNormOptions options, std::size_t) {
+  options.epsilon = 1e-3;
+  return options;
+};
+
+/// Group norm by the statistics of the batch.
+Status group_norm_of_the_batch(const GroupNormOptions&, TensorView<const float> x, const Affine<float>& affine,
+                               TensorView<const float> residual, TensorView<float> y, const Statistics&,
+                               const Execution& execution) {
+  const std::size_t channels = x.layout == Layout::channels_last ? x.shape[x.shape.rank() - 1] : x.shape[1];
+  std::vector<double> mean(channels), variance(channels);
+  BatchNormOptions options;
+  options.single_value = SingleValuePolicy::allow;
+  options.non_finite = NonFinitePolicy::propagate;
+  return batch_norm_forward<float>(options, x, affine, residual, y, {mean.data(), variance.data()}, nullptr, execution);
+}
+
+TEST(ExactClaims, OfTheNormsOfOneSampleAreRefutedByWrongOperations) {
+  struct Row {
+    ExactFindings findings;
+    const char *id, *fault;
+    SampleNormOps ops;
+  };
+  for (const Row& row : {
+           Row{&exact_layer_norm_findings, "layernorm", "statistics of the batch", {.layer = &layer_norm_of_the_batch}},
+           Row{&exact_layer_norm_findings,
+               "layernorm",
+               "dx with a part of its neighbour",
+               {.layer_backward = &layer_norm_backward_across_rows}},
+           Row{&exact_group_norm_findings,
+               "groupnorm",
+               "the number of groups taken for their size",
+               {.group = &group_norm_with<kGroupsAsTheirSize>}},
+           Row{&exact_group_norm_findings, "groupnorm", "statistics of the batch", {.group = &group_norm_of_the_batch}},
+           Row{&instance_norm_findings, "instancenorm", "all channels as one", {.group = &group_norm_with<kOneGroup>}},
+           Row{&instance_norm_findings, "instancenorm", "an ε of 1e-3", {.group = &group_norm_with<kLargeEpsilon>}},
+           Row{&instance_norm_findings, "instancenorm", "statistics of the batch", {.group = &group_norm_of_the_batch}},
+       }) {
+    EXPECT_EQ(verdict_of(row.findings, row.ops), Verdict::refuted) << row.id << ": " << row.fault;
   }
 }
 

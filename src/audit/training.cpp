@@ -50,12 +50,15 @@ class Examiner {
 
 }  // namespace
 
+Arm arm(std::string_view norm) {
+  nn::NormSpec spec = nn::parse_norm(norm);
+  spec.single_value = SingleValuePolicy::allow;
+  const std::string kind(norm.substr(0, norm.find(':')));
+  return {spec.kind == nn::NormKind::none ? kind : kind + " norm", spec};
+}
+
 std::vector<Arm> arms() {
-  nn::NormSpec none, batch;
-  none.kind = nn::NormKind::none;
-  batch.kind = nn::NormKind::batch;
-  batch.single_value = SingleValuePolicy::allow;  // a batch of one digit trains as well as it can
-  return {{"none", none}, {"batch norm", batch}};
+  return {arm("none"), arm("batch")};
 }
 
 Split make_split(const data::DataPair& digits, std::size_t train, std::size_t held_out) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "audit/claim.hpp"
@@ -22,7 +23,11 @@ struct Arm {
   nn::NormSpec norm{};
 };
 
-/// Without normalization, and with batch norm. Other norms become rows here.
+/// The arm with the norm of that name, as nn::parse_norm has them; batch norm takes a batch of one digit as well as it
+/// can.
+Arm arm(std::string_view norm);
+
+/// Without normalization, and with batch norm.
 std::vector<Arm> arms();
 
 /// The digits of a claim: rates are chosen on the validation digits, results measured on the test digits.

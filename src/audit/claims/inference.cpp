@@ -1,8 +1,8 @@
 // § 3.2: inference uses global statistics; it is deterministic and independent of the batch.
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -39,23 +39,6 @@ std::vector<float> infer(const BatchNormOps& ops, const Input& input, const Glob
   return y;
 }
 
-double differing(const std::vector<float>& a, const float* b) {
-  double count = 0;
-  const auto bits = [](float value) { return std::bit_cast<std::uint32_t>(value); };
-  for (std::size_t i = 0; i < a.size(); ++i) count += bits(a[i]) != bits(b[i]) ? 1 : 0;
-  return count;
-}
-
-/// Samples `first` … of a batch (the first axis of either layout).
-Input slice(const Input& input, std::size_t first, std::size_t count) {
-  Input part = input;
-  const std::size_t stride = input.x.size() / input.shape[0];
-  part.shape[0] = count;
-  part.x.assign(input.x.begin() + static_cast<std::ptrdiff_t>(first * stride),
-                input.x.begin() + static_cast<std::ptrdiff_t>((first + count) * stride));
-  return part;
-}
-
 /// Values that change when samples are run one by one, or in odd groups, instead of together.
 double batch_dependence(const BatchNormOps& ops, const Input& input) {
   const Global global = statistics_of(input);
@@ -65,7 +48,8 @@ double batch_dependence(const BatchNormOps& ops, const Input& input) {
   for (const std::size_t group : {std::size_t{1}, std::size_t{7}}) {
     for (std::size_t first = 0; first < input.shape[0]; first += group) {
       const std::size_t size = std::min(group, input.shape[0] - first);
-      count += differing(infer(ops, slice(input, first, size), global), together.data() + first * stride);
+      count +=
+          differing(infer(ops, samples_of(input, first, size), global), std::span(together).subspan(first * stride));
     }
   }
   return count;
@@ -76,7 +60,7 @@ double nondeterminism(const BatchNormOps& ops, const Input& input) {
   const Global global = statistics_of(input);
   const std::vector<float> first = infer(ops, input, global);
   double count = 0;
-  for (const int threads : {1, 2, 3, 8}) count += differing(infer(ops, input, global, threads), first.data());
+  for (const int threads : {1, 2, 3, 8}) count += differing(infer(ops, input, global, threads), first);
   return count;
 }
 
@@ -93,8 +77,7 @@ Contrast neighbours_matter(const BatchNormOps& ops, const Input& a, const Input&
   mixed.beta = a.beta;
   const Global global = statistics_of(a);
   const auto changed = [&](const std::vector<float>& one, const std::vector<float>& other) {
-    return differing({one.begin(), one.begin() + static_cast<std::ptrdiff_t>(stride)}, other.data()) /
-           static_cast<double>(stride);
+    return differing(std::span(one).first(stride), other) / static_cast<double>(stride);
   };
   return {changed(run_forward(ops, a).y, run_forward(ops, mixed).y),
           changed(infer(ops, a, global), infer(ops, mixed, global))};

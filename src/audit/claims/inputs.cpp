@@ -1,6 +1,7 @@
 #include "audit/claims/inputs.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <utility>
 
@@ -153,6 +154,22 @@ Input normal_input(std::string name, Shape shape, Layout layout, double mean, do
   for (float& x : input.x) x = static_cast<float>(mean + deviation * static_cast<double>(x));
   draw_parameters(input, seed);
   return input;
+}
+
+Input samples_of(const Input& input, std::size_t first, std::size_t count) {
+  const auto stride = static_cast<std::ptrdiff_t>(input.x.size() / input.shape[0]);
+  const auto begin = input.x.begin() + static_cast<std::ptrdiff_t>(first) * stride;
+  Input part{input.name,  input.shape, input.layout, {begin, begin + static_cast<std::ptrdiff_t>(count) * stride},
+             input.gamma, input.beta};
+  part.shape[0] = count;
+  return part;
+}
+
+double differing(std::span<const float> a, std::span<const float> b) {
+  double count = 0;
+  const auto bits = [](float value) { return std::bit_cast<std::uint32_t>(value); };
+  for (std::size_t i = 0; i < a.size(); ++i) count += bits(a[i]) != bits(b[i]) ? 1 : 0;
+  return count;
 }
 
 std::vector<Input> exact_inputs(const data::Dataset& digits, std::uint64_t seed) {

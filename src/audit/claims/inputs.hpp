@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,12 @@ Input conv_activations(const data::Dataset& digits, std::size_t first, std::size
 
 /// Normal numbers: mean + deviation·N(0, 1); γ and β are drawn around 1 and 0.
 Input normal_input(std::string name, Shape shape, Layout layout, double mean, double deviation, std::uint64_t seed);
+
+/// Samples `first` … of a batch (the first axis of either layout), with the same parameters.
+Input samples_of(const Input& input, std::size_t first, std::size_t count);
+
+/// How many of the values have other bits.
+double differing(std::span<const float> a, std::span<const float> b);
 
 /// Both activations and every hostile input, for one seed.
 std::vector<Input> exact_inputs(const data::Dataset& digits, std::uint64_t seed);

@@ -19,7 +19,9 @@ void add_eval(CLI::App& app);
 void add_train(CLI::App& app);
 
 // Under bench.
-void add_bench_batch_norm(CLI::App& bench);
+void add_bench_accuracy(CLI::App& bench);
+void add_bench_all(CLI::App& bench);
+void add_bench_ops(CLI::App& bench);
 void add_bench_step(CLI::App& bench);
 
 }  // namespace equinorm::app

@@ -1,0 +1,397 @@
+// equinorm bench all: every operation, pass, type and layout on the peers' shapes, beside the targets, as a table
+// (speed.md), a chart (speed.svg) and numbers (speed.json).
+#include <fmt/core.h>
+
+#include <filesystem>
+#include <iterator>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bench_json.hpp"
+#include "bench_machine.hpp"
+#include "commands.hpp"
+#include "core/file.hpp"
+#include "measure.hpp"
+#include "progress.hpp"
+
+namespace equinorm::app {
+namespace {
+
+using bench::Measurement;
+using bench::Op;
+using bench::Pass;
+using bench::Problem;
+using bench::Type;
+constexpr Layout kLast = Layout::channels_last, kFirst = Layout::channels_first;
+
+// --- The targets ----------------------------------------------------------------------------------------------------
+
+/// What a time is held against.
+enum class Against { copy, row_before, one_microsecond, one_thread };
+
+struct Case {
+  Problem problem;
+  Against against = Against::copy;
+};
+
+constexpr double kPeerMargin = 1.1;    // no peer may be faster than ours by more than this
+constexpr double kOddMargin = 1.5;     // odd channel counts against their even neighbours
+constexpr double kNarrowMargin = 1.5;  // bf16 and f16, against a copy of their own type
+constexpr double kExtraRead = 0.5;     // a copy is a read and a write: the fused add may cost this much more
+constexpr double kMegabyte = 1024 * 1024;
+
+/// The target in multiples of the copy, fixed before anything was measured; one thread, f32.
+double copy_target(const Problem& p) {
+  const auto pick = [&](double train, double backward) { return p.pass == Pass::backward ? backward : train; };
+  switch (p.op) {
+    case Op::layer_norm:
+      return pick(1.3, 2.2);
+    case Op::rms_norm:
+      return pick(1.25, 2.0);
+    case Op::group_norm:
+    case Op::instance_norm:
+      return pick(1.6, 2.5);
+    case Op::batch_norm:
+      break;
+  }
+  if (p.pass == Pass::infer) return 1.1;
+  const double megabytes = static_cast<double>(p.elements() * sizeof(float)) / kMegabyte;
+  if (p.layout == kLast) return pick(megabytes <= 32 ? 1.5 : 1.8, 2.3);
+  if (p.h * p.w <= 49) return pick(2.5, 3.2);
+  const bool channel_fits_l2 = megabytes / static_cast<double>(p.c) <= 1;
+  return pick(channel_fits_l2 ? 1.6 : 2.0, 2.2);
+}
+
+struct Target {
+  double ms;  ///< what equinorm's median may be
+  std::string text;
+};
+
+Target target(const Case& row, const Measurement& measured, const Measurement* before) {
+  const Problem& p = row.problem;
+  const double copy = measured.copy_ms();
+  switch (row.against) {
+    case Against::one_microsecond:
+      return {1e-3, "1 µs"};
+    case Against::one_thread:
+      return {measured.find("one_thread")->median_ms, "1 thread"};
+    case Against::row_before: {
+      const double ratio = kOddMargin * before->equinorm().median_ms / before->copy_ms();
+      return {ratio * copy, fmt::format("{:.2f}", ratio)};
+    }
+    case Against::copy:
+      break;
+  }
+  double ratio = copy_target(p);
+  if (p.add) ratio += kExtraRead;
+  if (p.type == Type::bf16 || p.type == Type::f16) ratio *= kNarrowMargin;
+  return {ratio * copy, fmt::format("{:.2f}", ratio)};
+}
+
+// --- What is measured -----------------------------------------------------------------------------------------------
+
+struct Section {
+  std::string title;
+  std::vector<Case> cases;
+};
+
+struct Extents {
+  std::size_t n, c, h, w;
+};
+constexpr Extents kImages[] = {{32, 64, 112, 112}, {32, 64, 56, 56}, {32, 256, 56, 56}, {32, 512, 28, 28},
+                               {32, 2048, 7, 7},   {64, 32, 32, 32}, {8, 64, 56, 56}};
+constexpr Extents kGroupImages[] = {{32, 64, 56, 56}, {32, 256, 56, 56}, {32, 512, 28, 28}, {8, 64, 56, 56}};
+constexpr Extents kMatrix = {4096, 512, 1, 1};
+constexpr Extents kRows[] = {{8192, 1024, 1, 1}, {4096, 512, 1, 1}, {512, 768, 1, 1}};
+constexpr Extents kOneRow = {1, 4096, 1, 1};
+/// An even count of channels and the odd one beside it, and how many rows make a tensor of about 6 MB.
+constexpr std::size_t kNeighbours[][2] = {{2, 1}, {4, 3}, {8, 7}, {64, 60}, {64, 65}};
+constexpr std::size_t kNeighbourElements = 1605632;
+
+Problem problem(Op op, const Extents& e, Layout layout, Pass pass, Type type = Type::f32) {
+  Problem p;
+  p.op = op;
+  p.n = e.n, p.c = e.c, p.h = e.h, p.w = e.w;
+  p.layout = layout;
+  p.pass = pass;
+  p.type = type;
+  return p;
+}
+
+std::vector<Section> sections() {
+  std::vector<Section> all;
+  const auto add = [&](const Problem& p, Against against = Against::copy) { all.back().cases.push_back({p, against}); };
+
+  all.push_back({"Batch norm", {}});
+  for (const Layout layout : {kLast, kFirst}) {
+    for (const Pass pass : {Pass::train, Pass::backward, Pass::infer}) {
+      for (const Extents& e : kImages) add(problem(Op::batch_norm, e, layout, pass));
+      if (layout == kLast) add(problem(Op::batch_norm, kMatrix, layout, pass));
+    }
+  }
+
+  all.push_back({"Batch norm with a fused ReLU, and with a residual add before it", {}});
+  for (const Layout layout : {kLast, kFirst}) {
+    for (const Pass pass : {Pass::train, Pass::backward}) {
+      for (const bool residual : {false, true}) {
+        for (const Extents& e : {kImages[1], kImages[2]}) {
+          Problem p = problem(Op::batch_norm, e, layout, pass);
+          p.relu = true;
+          p.add = residual;
+          add(p);
+        }
+      }
+    }
+  }
+
+  all.push_back({"Layer norm and RMS norm", {}});
+  for (const Op op : {Op::layer_norm, Op::rms_norm}) {
+    for (const Pass pass : {Pass::train, Pass::backward, Pass::infer}) {
+      for (const Extents& e : kRows) add(problem(op, e, kLast, pass));
+    }
+    Problem residual = problem(op, kRows[0], kLast, Pass::train);
+    residual.add = true;
+    add(residual);
+    add(problem(op, kOneRow, kLast, Pass::infer), Against::one_microsecond);
+  }
+  for (const Extents& e : {kOneRow, Extents{64, 768, 1, 1}, kRows[2]}) {
+    for (const Pass pass : {Pass::train, Pass::backward}) {
+      Problem two = problem(Op::layer_norm, e, kLast, pass);
+      two.threads = 2;
+      add(two, Against::one_thread);
+    }
+  }
+
+  for (const Op op : {Op::group_norm, Op::instance_norm}) {
+    all.push_back({op == Op::group_norm ? "Group norm, 32 groups" : "Instance norm", {}});
+    for (const Layout layout : {kLast, kFirst}) {
+      for (const Pass pass : {Pass::train, Pass::backward}) {
+        for (const Extents& e : kGroupImages) add(problem(op, e, layout, pass));
+      }
+    }
+  }
+
+  all.push_back({"bf16 and f16, beside a copy of theirs", {}});
+  for (const Type type : {Type::bf16, Type::f16}) {
+    for (const Pass pass : {Pass::train, Pass::backward}) {
+      for (const Layout layout : {kLast, kFirst}) {
+        for (const Op op : {Op::batch_norm, Op::group_norm}) add(problem(op, kImages[2], layout, pass, type));
+      }
+      for (const Op op : {Op::layer_norm, Op::rms_norm}) add(problem(op, kRows[0], kLast, pass, type));
+    }
+  }
+
+  all.push_back({"Odd numbers of channels, each below its even neighbour", {}});
+  for (const auto& pair : kNeighbours) {
+    for (const Pass pass : {Pass::train, Pass::backward}) {
+      for (const std::size_t c : pair) {
+        add(problem(Op::batch_norm, {kNeighbourElements / c, c, 1, 1}, kLast, pass),
+            c == pair[0] ? Against::copy : Against::row_before);
+      }
+    }
+  }
+  return all;
+}
+
+// --- The results ----------------------------------------------------------------------------------------------------
+
+struct Result {
+  Measurement measured;
+  Target target;
+
+  double of_copy(const bench::Timing& timing) const { return timing.median_ms / measured.copy_ms(); }
+  bool misses() const { return measured.equinorm().median_ms > target.ms; }
+  bool behind_peer() const {
+    const auto* peer = measured.find("onednn");
+    return peer != nullptr && measured.equinorm().median_ms > kPeerMargin * peer->median_ms;
+  }
+  std::string mark() const {
+    return fmt::format("{}{}{}", misses() ? "target" : "", misses() && behind_peer() ? ", " : "",
+                       behind_peer() ? "peer" : "");
+  }
+};
+
+struct Results {
+  std::vector<std::pair<std::string, std::vector<Result>>> sections;
+  std::string machine;
+  double load_before = 0, load_after = 0;
+  bool quick = false;
+};
+
+std::string shape_text(const Problem& p) {
+  return p.matrix() ? fmt::format("{},{}", p.n, p.c) : fmt::format("{},{},{},{}", p.n, p.c, p.h, p.w);
+}
+
+/// "layer_norm bf16 nhwc train + relu, 2 threads".
+std::string what_text(const Problem& p) {
+  return fmt::format("{} {}{} {}{}{}{}", bench::name_of(bench::kOps, p.op),
+                     p.type == Type::f32 ? "" : fmt::format("{} ", bench::name_of(bench::kTypes, p.type)),
+                     p.matrix() ? "rows" : bench::name_of(bench::kLayouts, p.layout),
+                     bench::name_of(bench::kPasses, p.pass), p.add ? " + add" : "", p.relu ? " + relu" : "",
+                     p.threads > 1 ? fmt::format(", {} threads", p.threads) : "");
+}
+
+std::string command_text(bool quick) {
+  return quick ? "equinorm bench all --quick --out docs" : "equinorm bench all --out docs";
+}
+
+std::string markdown(const Results& results) {
+  std::string text =
+      fmt::format("<!-- Generated by `{}`: not to be edited. -->\n# Speed\n\n", command_text(results.quick));
+  std::size_t rows = 0, missed = 0, behind = 0;
+  for (const auto& [title, list] : results.sections) {
+    for (const Result& r : list) ++rows, missed += r.misses() ? 1U : 0U, behind += r.behind_peer() ? 1U : 0U;
+  }
+  text += fmt::format(
+      "Medians as multiples of a copy of the same tensor of the same type, measured in the same run, with oneDNN "
+      "(2.6.3 "
+      "in Debian 12) in the same\nprogram where it has the operation; one thread and f32 unless a row says otherwise. "
+      "Spread: the middle half of our samples over their median.\nRows are shapes `N,C,H,W` or `rows,channels`; the "
+      "target is what our figure may be. Of {} rows **{} miss their target** (`target`) and in **{} oneDNN is\nmore "
+      "than "
+      "{} times as fast** (`peer`). Differences under 1.3 can be noise on a shared machine.\n\n![Chart of this "
+      "table](speed.svg)\n",
+      rows, missed, behind, kPeerMargin);
+  if (results.quick) text += "\nA quick run: batches are a 16th of those of a full run, which the targets are for.\n";
+  for (const auto& [title, list] : results.sections) {
+    text += fmt::format(
+        "\n## {}\n\n| what | shape | copy, µs | equinorm | oneDNN | target | spread | misses |\n"
+        "|---|---|---|---|---|---|---|---|\n",
+        title);
+    for (const Result& r : list) {
+      const auto* peer = r.measured.find("onednn");
+      const auto* alone = r.measured.find("one_thread");
+      text +=
+          fmt::format("| {} | {} | {:.{}f} | **{:.2f}**{} | {} | {} | {:.0f} % | {} |\n", what_text(r.measured.problem),
+                      shape_text(r.measured.problem), 1e3 * r.measured.copy_ms(), r.measured.copy_ms() < 0.1 ? 2 : 0,
+                      r.of_copy(r.measured.equinorm()),
+                      r.target.text == "1 µs" ? fmt::format(" ({:.2f} µs)", 1e3 * r.measured.equinorm().median_ms) : "",
+                      peer ? fmt::format("{:.2f}", r.of_copy(*peer)) : "–",
+                      alone ? fmt::format("1 thread: {:.2f}", r.of_copy(*alone)) : r.target.text,
+                      100 * r.measured.equinorm().spread, r.mark());
+    }
+  }
+  text += fmt::format("\n{}. Load of the machine before {:.1f}, after {:.1f} (this run makes 1).\n", results.machine,
+                      results.load_before, results.load_after);
+  return text;
+}
+
+/// Two bars a row, ours and oneDNN's, and a mark at the target. Bars that leave the scale end in their number.
+std::string chart(const Results& results) {
+  constexpr double kScale = 8, kLeft = 390, kUnit = 60, kRow = 15, kHead = 34;
+  double height = 40;
+  for (const auto& [title, list] : results.sections) height += kHead + kRow * static_cast<double>(list.size());
+  const double width = kLeft + kScale * kUnit + 60;
+  std::string svg = fmt::format(
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" font-family=\"sans-serif\" font-size=\"10\">"
+      "<desc>Generated by `{}`: not to be edited.</desc>\n"
+      "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
+      "<text x=\"10\" y=\"20\" font-size=\"13\">Multiples of a copy: <tspan fill=\"#1f6feb\">equinorm</tspan>, "
+      "<tspan fill=\"#8a8f98\">oneDNN</tspan>, <tspan fill=\"#d1242f\">| target</tspan></text>\n",
+      width, height, command_text(results.quick));
+  double y = 34;
+  const auto bar = [&](double top, double ratio, const char* color) {
+    svg += fmt::format("<rect x=\"{}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"5\" fill=\"{}\"/>\n", kLeft, top,
+                       kUnit * std::min(ratio, kScale), color);
+    if (ratio > kScale) {
+      svg += fmt::format("<text x=\"{}\" y=\"{:.1f}\" fill=\"{}\" font-size=\"8\">{:.1f}</text>\n",
+                         kLeft + kUnit * kScale + 4, top + 6, color, ratio);
+    }
+  };
+  for (const auto& [title, list] : results.sections) {
+    const double bottom = y + kHead + kRow * static_cast<double>(list.size());
+    svg += fmt::format("<text x=\"10\" y=\"{}\" font-size=\"12\" font-weight=\"bold\">{}</text>\n", y + 22, title);
+    for (int line = 0; line <= static_cast<int>(kScale); ++line) {
+      const double x = kLeft + kUnit * line;
+      svg += fmt::format(
+          "<line x1=\"{0}\" x2=\"{0}\" y1=\"{1}\" y2=\"{2}\" stroke=\"#dddddd\"/>\n"
+          "<text x=\"{0}\" y=\"{3}\" text-anchor=\"middle\" fill=\"#666666\">{4}</text>\n",
+          x, y + kHead - 6, bottom - 2, y + kHead - 8, line);
+    }
+    y += kHead;
+    for (const Result& r : list) {
+      svg += fmt::format("<text x=\"{}\" y=\"{:.1f}\" text-anchor=\"end\">{} · {}</text>\n", kLeft - 6, y + 8,
+                         what_text(r.measured.problem), shape_text(r.measured.problem));
+      bar(y, r.of_copy(r.measured.equinorm()), "#1f6feb");
+      if (const auto* peer = r.measured.find("onednn")) bar(y + 5, r.of_copy(*peer), "#8a8f98");
+      const double target = kLeft + kUnit * r.target.ms / r.measured.copy_ms();
+      if (target <= kLeft + kUnit * kScale) {
+        svg += fmt::format(
+            "<line x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"{1:.1f}\" y2=\"{2:.1f}\" stroke=\"#d1242f\" "
+            "stroke-width=\"2\"/>\n",
+            target, y - 1, y + 11);
+      }
+      y += kRow;
+    }
+  }
+  return svg + "</svg>\n";
+}
+
+nlohmann::ordered_json json(const Results& results) {
+  nlohmann::ordered_json rows;
+  for (const auto& [title, list] : results.sections) {
+    for (const Result& r : list) {
+      auto row = bench_json(r.measured);
+      row["section"] = title;
+      row["target_ms"] = r.target.ms;
+      row["misses_target"] = r.misses();
+      row["behind_peer"] = r.behind_peer();
+      rows.push_back(std::move(row));
+    }
+  }
+  return {{"machine", results.machine},
+          {"quick", results.quick},
+          {"load", {results.load_before, results.load_after}},
+          {"rows", std::move(rows)}};
+}
+
+struct AllOptions {
+  bool quick = false;
+  std::string out = "bench_out";
+  double seconds = 0;
+};
+
+void run(const AllOptions& options) {
+  const std::filesystem::path out = options.out;
+  std::error_code error;
+  std::filesystem::create_directories(out, error);
+  if (error) throw Error("--out " + options.out + ": " + error.message());
+  const double seconds = options.seconds > 0 ? options.seconds : options.quick ? 0.05 : 1.5;
+
+  auto all = sections();
+  std::size_t total = 0, done = 0;
+  for (auto& section : all) total += section.cases.size();
+  Results results{{}, machine_text(), load_average(), 0, options.quick};
+  Progress progress;
+  for (auto& section : all) {
+    auto& list = results.sections.emplace_back(section.title, std::vector<Result>{}).second;
+    for (Case& row : section.cases) {
+      if (options.quick && row.problem.n > 16) row.problem.n /= 16;
+      progress.update(done++, total, what_text(row.problem) + " " + shape_text(row.problem));
+      Measurement measured = bench::measure(row.problem, seconds);
+      Target limit = target(row, measured, list.empty() ? nullptr : &list.back().measured);
+      list.push_back({std::move(measured), std::move(limit)});
+    }
+  }
+  progress.clear();
+  results.load_after = load_average();
+  write_file_atomically(out / "speed.md", markdown(results));
+  write_file_atomically(out / "speed.svg", chart(results));
+  write_file_atomically(out / "speed.json", json(results).dump(1) + "\n");
+  fmt::print("{} rows: {}\n", total, (out / "speed.md").string());
+}
+
+}  // namespace
+
+void add_bench_all(CLI::App& bench_command) {
+  auto options = std::make_shared<AllOptions>();
+  CLI::App* command = bench_command.add_subcommand(
+      "all", "Every operation beside a copy, oneDNN and its target: speed.md, speed.svg and speed.json (5 minutes)");
+  command->add_flag("--quick", options->quick, "Batches a 16th, half a minute in all: to see that it works");
+  command->add_option("--out", options->out, "Directory for the three files")->capture_default_str();
+  command->add_option("--seconds", options->seconds, "How long to measure each row")->check(CLI::Range(0.001, 600.0));
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace equinorm::app

@@ -1,0 +1,24 @@
+// The time of a problem beside a copy of its tensor and the best peer, interleaved in one run.
+#pragma once
+
+#include <vector>
+
+#include "interleaved.hpp"
+#include "problem.hpp"
+
+namespace equinorm::bench {
+
+struct Measurement {
+  Problem problem;
+  std::vector<Timing> timings;  ///< copy, equinorm; onednn where it has the problem; one_thread where threads > 1
+
+  /// nullptr: not measured.
+  const Timing* find(std::string_view name) const;
+  double copy_ms() const { return timings[0].median_ms; }
+  const Timing& equinorm() const { return timings[1]; }
+};
+
+/// Measures for about `seconds`. Wrong problems (groups that do not divide the channels) are an Error.
+Measurement measure(const Problem& problem, double seconds);
+
+}  // namespace equinorm::bench

@@ -1,0 +1,136 @@
+#include "ours.hpp"
+
+#include "equinorm/batch_norm.hpp"
+#include "equinorm/group_norm.hpp"
+#include "equinorm/layer_norm.hpp"
+#include "equinorm/rms_norm.hpp"
+
+namespace equinorm::bench {
+namespace {
+
+/// What the passes of every operation are called with.
+template <class T>
+struct Call {
+  Problem problem;
+  Tensors<T> t;
+  Memory* memory;
+  Statistics statistics{};
+  Execution execution{};
+
+  template <class U>
+  TensorView<U> view(U* p) const {
+    return {p, problem.shape(), problem.by_rows() ? Layout::channels_last : problem.layout};
+  }
+  TensorView<const T> in(const T* p) const { return view(p); }
+  Affine<T> affine() const { return {t.gamma, t.beta}; }
+  AffineGradients<T> gradients() const { return {t.dgamma, t.dbeta}; }
+  /// Where z's sign is that of y: backward reads it from there, if a residual stands before the activation.
+  TensorView<const T> y_if_needed() const { return in(problem.add ? t.y : nullptr); }
+
+  template <class Options>
+  Options options() const {
+    Options options;
+    options.epsilon = 1e-5;
+    options.activation = problem.relu ? Activation::relu : Activation::none;
+    return options;
+  }
+  void take_workspace(std::size_t bytes) { execution = {problem.threads, memory->take<std::byte>(bytes), bytes}; }
+};
+
+template <class T>
+Passes batch_norm(Call<T> c) {
+  const auto options = c.template options<BatchNormOptions>();
+  c.take_workspace(batch_norm_workspace_bytes<T>(c.problem.shape(), c.problem.layout));
+  return {[=] {
+            throw_if_error(batch_norm_forward(options, c.in(c.t.x), c.affine(), c.in(c.t.residual), c.view(c.t.y),
+                                              c.statistics, nullptr, c.execution));
+          },
+          [=] {
+            throw_if_error(batch_norm_inference(options, c.in(c.t.x), c.affine(), c.t.mean, c.t.variance,
+                                                c.in(c.t.residual), c.view(c.t.y), c.execution));
+          },
+          [=] {
+            throw_if_error(batch_norm_backward(options, c.in(c.t.x), c.y_if_needed(), c.in(c.t.dy), c.affine(),
+                                               c.statistics, c.view(c.t.dx), c.view(c.t.dresidual), c.gradients(),
+                                               c.execution));
+          }};
+}
+
+/// Instance norm is group norm with a group for every channel.
+template <class T>
+Passes group_norm(Call<T> c) {
+  auto options = c.template options<GroupNormOptions>();
+  options.groups = c.problem.op == Op::instance_norm ? c.problem.c : c.problem.groups;
+  c.take_workspace(group_norm_workspace_bytes<T>(options, c.problem.shape(), c.problem.layout));
+  const auto forward = [=](const Statistics& statistics) {
+    return [=] {
+      throw_if_error(group_norm_forward(options, c.in(c.t.x), c.affine(), c.in(c.t.residual), c.view(c.t.y), statistics,
+                                        c.execution));
+    };
+  };
+  return {forward(c.statistics), forward({}), [=] {
+            throw_if_error(group_norm_backward(options, c.in(c.t.x), c.y_if_needed(), c.in(c.t.dy), c.affine(),
+                                               c.statistics, c.view(c.t.dx), c.view(c.t.dresidual), c.gradients(),
+                                               c.execution));
+          }};
+}
+
+template <class T>
+Passes layer_norm(Call<T> c) {
+  const auto options = c.template options<LayerNormOptions>();
+  c.take_workspace(layer_norm_workspace_bytes<T>(options, c.problem.shape()));
+  const auto forward = [=](const Statistics& statistics) {
+    return [=] {
+      throw_if_error(layer_norm_forward(options, c.in(c.t.x), c.affine(), c.in(c.t.residual), c.view(c.t.sum),
+                                        c.view(c.t.y), statistics, c.execution));
+    };
+  };
+  return {forward(c.statistics), forward({}), [=] {
+            throw_if_error(layer_norm_backward(options, c.in(c.problem.add ? c.t.sum : c.t.x), c.in(c.t.dy), c.affine(),
+                                               c.statistics, {}, c.view(c.t.dx), c.gradients(), c.execution));
+          }};
+}
+
+template <class T>
+Passes rms_norm(Call<T> c) {
+  const auto options = c.template options<RmsNormOptions>();
+  c.take_workspace(rms_norm_workspace_bytes<T>(options, c.problem.shape()));
+  const auto forward = [=](double* mean_square) {
+    return [=] {
+      throw_if_error(rms_norm_forward(options, c.in(c.t.x), c.affine(), c.in(c.t.residual), c.view(c.t.sum),
+                                      c.view(c.t.y), mean_square, c.execution));
+    };
+  };
+  return {forward(c.statistics.mean), forward(nullptr), [=] {
+            throw_if_error(rms_norm_backward(options, c.in(c.problem.add ? c.t.sum : c.t.x), c.in(c.t.dy), c.affine(),
+                                             c.statistics.mean, {}, c.view(c.t.dx), c.gradients(), c.execution));
+          }};
+}
+
+}  // namespace
+
+template <class T>
+Passes ours(const Problem& problem, const Tensors<T>& tensors, Memory& memory) {
+  Call<T> call{problem, tensors, &memory};
+  const std::size_t statistics = problem.statistics();
+  call.statistics = {memory.take<double>(statistics), memory.take<double>(statistics)};
+  switch (problem.op) {
+    case Op::batch_norm:
+      return batch_norm(call);
+    case Op::layer_norm:
+      return layer_norm(call);
+    case Op::rms_norm:
+      return rms_norm(call);
+    case Op::group_norm:
+    case Op::instance_norm:
+      break;
+  }
+  return group_norm(call);
+}
+
+template Passes ours(const Problem&, const Tensors<float>&, Memory&);
+template Passes ours(const Problem&, const Tensors<double>&, Memory&);
+template Passes ours(const Problem&, const Tensors<bfloat16>&, Memory&);
+template Passes ours(const Problem&, const Tensors<float16>&, Memory&);
+
+}  // namespace equinorm::bench

@@ -1,0 +1,13 @@
+// Equinorm's side of a problem.
+#pragma once
+
+#include "memory.hpp"
+#include "problem.hpp"
+
+namespace equinorm::bench {
+
+/// Statistics and workspace come from `memory`, which must outlive the passes. Errors of the operations are thrown.
+template <class T>
+Passes ours(const Problem& problem, const Tensors<T>& tensors, Memory& memory);
+
+}  // namespace equinorm::bench

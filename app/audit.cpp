@@ -117,7 +117,7 @@ class Table {
   void print(const Row& r) const {
     winsize window{};
     const bool known = live_ && ioctl(STDOUT_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 0;
-    const std::string line = fmt::format("{} {:<10} {}",
+    const std::string line = fmt::format("{} {:<12} {}",
                                          r.look != nullptr ? r.look->sign
                                          : r.text.empty()  ? " "
                                                            : "▸",
@@ -158,7 +158,7 @@ struct Options {
 
 void list_claims() {
   for (const Claim* claim : audit::claims()) {
-    fmt::print("{:<10}  § {:<4}  {:<7}  {}\n", claim->id, claim->section,
+    fmt::print("{:<12}  § {:<4}  {:<7}  {}\n", claim->id, claim->section,
                claim->kind == audit::Kind::exact ? "exact" : "trained", claim->title);
   }
 }

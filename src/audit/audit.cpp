@@ -14,8 +14,8 @@
 namespace equinorm::audit {
 namespace {
 
-// Measured trials have seeds of their own, trials that choose rates have others. The claims were developed, and their rules
-// revised, on seeds 1 to 60 and 301 to 305: what a user measures starts elsewhere.
+// Measured trials have seeds of their own, trials that choose rates have others. The claims were developed, and their
+// rules revised, on seeds 1 to 60, 301 to 305 and 401 to 403: what a user measures starts elsewhere.
 constexpr std::uint64_t kFirstSeed = 2001, kFirstTuningSeed = 1001;
 constexpr std::size_t kMostSeeds = 100;
 

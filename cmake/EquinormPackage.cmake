@@ -10,10 +10,14 @@ if(EQUINORM_OPENMP)
   set(threads OpenMP)
   set(threads_target OpenMP::OpenMP_CXX)
   set(threads_libraries ${OpenMP_CXX_LIB_NAMES})
+  list(TRANSFORM threads_libraries PREPEND "-l")
+  if(OpenMP_omp_LIBRARY)  # clang's lies where its linker does not look by itself
+    list(TRANSFORM threads_libraries REPLACE "^-lomp$" "${OpenMP_omp_LIBRARY}")
+  endif()
 else()
   set(threads Threads)
   set(threads_target Threads::Threads)
-  set(threads_libraries pthread)
+  set(threads_libraries -lpthread)
 endif()
 
 foreach(kind IN ITEMS static shared)
@@ -60,7 +64,6 @@ write_basic_package_version_file(${PROJECT_BINARY_DIR}/EquinormConfigVersion.cma
 install(FILES ${PROJECT_BINARY_DIR}/EquinormConfig.cmake ${PROJECT_BINARY_DIR}/EquinormConfigVersion.cmake
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/Equinorm)
 
-list(TRANSFORM threads_libraries PREPEND "-l")
 list(JOIN threads_libraries " " threads_libraries)
 file(RELATIVE_PATH prefix_from_pkgconfig /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
 configure_file(cmake/equinorm.pc.in equinorm.pc @ONLY)

@@ -1,8 +1,11 @@
 // Batch normalization: statistics per channel over all rows (Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 1).
 //
-//   forward    y = act(z),  z = γ·x̂ + β + r,  x̂ = (x − μ_B) / √(σ²_B + ε),  μ_B, σ²_B: mean and biased variance of the
-//   batch inference  the same with running statistics in place of μ_B, σ²_B backward   g  = dy·act'(z) (= dr, the
-//   gradient of the residual)
+//   forward    y = act(z),  z = γ·x̂ + β + r,  x̂ = (x − μ_B) / √(σ²_B + ε)
+//              μ_B, σ²_B: mean and biased variance of the batch
+//
+//   inference  the same with running statistics in place of μ_B, σ²_B
+//
+//   backward   g  = dy·act'(z) (= dr, the gradient of the residual)
 //              dβ = Σ g,   dγ = Σ g·x̂,   dx = γ/√(σ²_B + ε) · (g − dβ/m − x̂·dγ/m)
 //
 // Tensors are dense, rank 2–5, channels-last [N, spatial…, C] or channels-first [N, C, spatial…]; every tensor of a

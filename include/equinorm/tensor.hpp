@@ -45,7 +45,7 @@ enum class Layout {
 };
 
 /// A tensor of rank 1–5 in one of the two layouts. data == nullptr means "absent" where an argument is optional.
-/// Every operation so far takes dense tensors; one with another row_stride is refused.
+/// Layer and RMS norm take rows with a stride; the other operations dense tensors, and refuse another row_stride.
 template <class T>
 struct TensorView {
   T* data = nullptr;

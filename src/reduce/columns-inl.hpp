@@ -25,18 +25,24 @@ namespace HWY_NAMESPACE {
 inline constexpr std::size_t kColumnStrip = HWY_TARGET <= HWY_AVX3 ? 4 : 2;
 
 /// Fetches the next block while this one is worked on: strips go down a block, memory wants to be read along its rows.
-/// Each step asks for as many bytes, in order, as it works on itself. Past the end of a tensor it asks in vain.
+/// Each step asks for as many bytes, in order, as it works on itself. Past the end of a tensor it asks in vain. Of a
+/// block that is some columns of a wider matrix the next is what stands behind it in the same rows.
 class Prefetcher {
  public:
-  explicit Prefetcher(const void* next) : next_(static_cast<const char*>(next)) {}
+  template <class T>
+  Prefetcher(const T* x, std::size_t rows, std::size_t stride, std::size_t columns)
+      : next_(reinterpret_cast<const char*>(x + rows * stride)), ahead_(stride == columns ? 0 : columns * sizeof(T)) {}
+  /// Works on the kBytes from p on.
   template <std::size_t kBytes>
-  HWY_INLINE void Step() {
-    for (std::size_t line = 0; line < kBytes; line += 64) hwy::Prefetch(next_ + line);
+  HWY_INLINE void Step(const void* p) {
+    const char* next = ahead_ == 0 ? next_ : static_cast<const char*>(p) + ahead_;
+    for (std::size_t line = 0; line < kBytes; line += 64) hwy::Prefetch(next + line);
     next_ += kBytes;
   }
 
  private:
   const char* next_;
+  std::size_t ahead_;
 };
 
 /// One column without vectors and without float: for values so large that a difference of two overflows a float.
@@ -65,7 +71,7 @@ void AccumulateColumnMoments(const T* HWY_RESTRICT x, std::size_t rows, std::siz
   const std::size_t sample = SampleStep(rows);
   const auto weight = [samples = (rows + sample - 1) / sample](auto d)
                           HWY_ATTR { return hn::Set(d, Parameter<T>{1} / static_cast<Parameter<T>>(samples)); };
-  Prefetcher next(x + rows * stride);
+  Prefetcher next(x, rows, stride, columns);
   ForEachStrip<kColumnStrip>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t column) HWY_ATTR {
     using D = decltype(d);
     using Wide = Widened<D>;
@@ -86,7 +92,7 @@ void AccumulateColumnMoments(const T* HWY_RESTRICT x, std::size_t rows, std::siz
     for (std::size_t v = 0; v < kVectors; ++v) shift[v] = hn::Mul(shift[v], weight(d));
     for (std::size_t r = 0; r < rows; ++r) {
       const T* row = x + r * stride + column;
-      next.template Step<kVectors * kLanes * sizeof(T)>();
+      next.template Step<kVectors * kLanes * sizeof(T)>(row);
       for (std::size_t v = 0; v < kVectors; ++v) {
         const Wide difference(hn::Sub(LoadElements(d, row + v * kLanes), shift[v]));
         for (std::size_t part = 0; part < Wide::kParts; ++part) {
@@ -137,7 +143,7 @@ template <class T, class Gradient>
 HWY_INLINE void AccumulateColumnDots(const T* HWY_RESTRICT x, const T* HWY_RESTRICT dy, std::size_t rows,
                                      std::size_t stride, std::size_t columns, const Parameter<T>* HWY_RESTRICT mean,
                                      const Gradient& gradient, double* HWY_RESTRICT sum, double* HWY_RESTRICT dot) {
-  Prefetcher next_x(x + rows * stride), next_dy(dy + rows * stride);
+  Prefetcher next_x(x, rows, stride, columns), next_dy(dy, rows, stride, columns);
   ForEachStrip<kColumnStrip>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t column) HWY_ATTR {
     using D = decltype(d);
     using Wide = Widened<D>;
@@ -156,8 +162,8 @@ HWY_INLINE void AccumulateColumnDots(const T* HWY_RESTRICT x, const T* HWY_RESTR
       }
     }
     for (std::size_t r = 0; r < rows; ++r) {
-      next_x.template Step<kBytes>();
-      next_dy.template Step<kBytes>();
+      next_x.template Step<kBytes>(x + r * stride + column);
+      next_dy.template Step<kBytes>(dy + r * stride + column);
       for (std::size_t v = 0; v < kVectors; ++v) {
         const std::size_t index = r * stride + column + v * kLanes;
         const auto difference = hn::Sub(LoadElements(d, x + index), means[v]);

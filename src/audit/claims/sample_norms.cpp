@@ -104,7 +104,7 @@ std::vector<float> run_layer_norm_backward(const SampleNormOps& ops, const Input
   for (std::size_t i = 0; i < dy.size(); ++i) dy[i] = std::sin(input.x[i]);
   const SpreadAffine affine(input);
   const Statistics statistics{mean.data(), variance.data()};
-  const auto view = [&](auto* data) { return TensorView{data, input.shape, input.layout}; };
+  const auto view = [&]<class E>(E* data) { return TensorView<E>{data, input.shape, input.layout}; };
   throw_if_error(ops.layer(layer_norm_options(input), input.view(), affine.view(), {}, {}, view(y.data()), statistics,
                            on(threads)));
   throw_if_error(ops.layer_backward(layer_norm_options(input), input.view(), view(std::as_const(dy).data()),

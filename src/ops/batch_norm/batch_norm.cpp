@@ -93,6 +93,7 @@ Status batch_norm_inference(const BatchNormOptions& options, TensorView<const T>
   checks.like("residual", residual, x, true).like("y", y, x);
   checks.require(mean != nullptr, "mean is null", "[channels] values");
   checks.require(variance != nullptr, "variance is null", "[channels] values");
+  checks.workspace(execution, batch_norm_workspace_bytes<T>(x.shape, x.layout, options));
   if (!checks.ok()) return checks.status();
   const Geometry g(x.shape, x.layout, options.lengths);
   for (std::size_t c = 0; c < g.channels; ++c) {

@@ -315,6 +315,24 @@ TEST(BatchNorm, InPlaceGivesTheSameBits) {
             .ok());
     ASSERT_EQ(inside.dy, apart.dx);
     ASSERT_EQ(inside.dresidual, apart.dresidual);
+
+    // The other pairs that may share memory: y with the residual, dx with x, dresidual with dy.
+    inside = apart;
+    ASSERT_TRUE(batch_norm_forward(inside.options, inside.view<const float>(inside.x.data()),
+                                   {inside.gamma.data(), inside.beta.data()},
+                                   inside.view<const float>(inside.residual.data()),
+                                   inside.view(inside.residual.data()), {inside.mean.data(), inside.variance.data()},
+                                   nullptr)
+                    .ok());
+    ASSERT_EQ(inside.residual, apart.y);
+    ASSERT_TRUE(
+        batch_norm_backward(inside.options, inside.view<const float>(inside.x.data()),
+                            inside.view<const float>(inside.y.data()), inside.view<const float>(inside.dy.data()),
+                            {inside.gamma.data(), inside.beta.data()}, {inside.mean.data(), inside.variance.data()},
+                            inside.view(inside.x.data()), inside.view(inside.dy.data()), {})
+            .ok());
+    ASSERT_EQ(inside.x, apart.dx);
+    ASSERT_EQ(inside.dy, apart.dresidual);
   }
 }
 
@@ -531,6 +549,9 @@ TEST(BatchNorm, BadArgumentsAreNamedAndNothingIsWritten) {
   Call call({4, 3}, Layout::channels_last, std::vector<float>(12, 1.0F));
   const Status status = call.inference({0, 0, 0}, {1, -2, 1});
   EXPECT_NE(status.message().find("variance[1] is -2"), std::string::npos) << status.message();
+  alignas(64) static std::byte memory[64];
+  const Status small = call.inference({0, 0, 0}, {1, 2, 1}, {1, memory, 64});
+  EXPECT_NE(small.message().find("workspace has 64 bytes"), std::string::npos) << small.message();
 }
 
 TEST(BatchNorm, ACallersWorkspaceChangesNothing) {

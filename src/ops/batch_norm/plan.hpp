@@ -55,7 +55,9 @@ struct Geometry {
 /// group) is cut into pieces of about one block, each of whole planes or within one.
 struct SegmentPlan {
   explicit SegmentPlan(const Geometry& geometry) : g(geometry) {
-    group = std::clamp<std::size_t>(kGroupFloats / g.inner, 1, std::min(g.channels, kMaxPlaneChannels));
+    flat = g.inner <= kFlatInner && g.samples >= kFlatSamples;
+    group = flat ? std::min(kFlatGroup, g.channels)
+                 : std::clamp<std::size_t>(kGroupFloats / g.inner, 1, std::min(g.channels, kMaxPlaneChannels));
     groups = (g.channels + group - 1) / group;
     length = std::min(g.inner, kBlockFloats);
     samples = std::max<std::size_t>((group > 1 ? kGroupBlockFloats : kBlockFloats) / (group * length), 1);
@@ -83,8 +85,13 @@ struct SegmentPlan {
   static constexpr std::size_t kGroupBlockFloats = 32768;  // 128 KiB: within L2, and few blocks to merge
   static constexpr std::size_t kPartFloats = 64 << 10;
   static constexpr std::size_t kUnits = 32;
+  // Of planes that are taken as columns (flat.hpp):
+  static constexpr std::size_t kFlatInner = 64;   // longer ones are whole vectors for the most part
+  static constexpr std::size_t kFlatSamples = 8;  // fewer do not pay for what is done once a column
+  static constexpr std::size_t kFlatGroup = 16;   // rows of a block are whole cache lines of floats
 
   const Geometry& g;
+  bool flat;                    ///< planes are taken as columns
   std::size_t group, groups;    ///< channels taken together
   std::size_t samples, length;  ///< of a piece
   std::size_t pieces_of_a_plane, pieces, parts;

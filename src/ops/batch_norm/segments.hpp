@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <numeric>
 
 #include "ops/batch_norm/channels.hpp"
+#include "ops/batch_norm/flat.hpp"
 #include "ops/batch_norm/plan.hpp"
 #include "parallel/parallel_for.hpp"
 
@@ -20,7 +22,7 @@ class Segments {
 
   /// Statistics, then y. A group that is not cut is normalized at once, from the caches.
   void forward(kernels::Forward<T> t, const Statistics& out, const ForwardChannels<T>& channels) const {
-    t.stream = kernels::streams(g_.elements, t.y, g_.inner);
+    t.stream = streams(t.y);
     for_each_part([&](const Part& part) {
       moments(part, t.x);
       for (std::size_t c = part.begin; p_.parts == 1 && c < part.end; ++c) {
@@ -43,19 +45,21 @@ class Segments {
   }
 
   void normalize(kernels::Forward<T> t, const ForwardChannels<T>& channels) const {
-    t.stream = kernels::streams(g_.elements, t.y, g_.inner);
+    t.stream = streams(t.y);
     channels.prepare_all();
     for_each_part([&](const Part& part) { normalize_part(part, t, channels); });
   }
 
   void differentiate(kernels::Backward<T> t, const BackwardChannels<T>& channels) const {
-    t.stream = kernels::streams(g_.elements, t.dx, g_.inner);
+    t.stream = streams(t.dx);
     channels.forward().prepare_all();
     for_each_part([&](const Part& part) {
       std::array<double, kMaxPlaneChannels> sum{}, dot{};
       for (std::size_t i = part.first_piece; i < part.end_piece; ++i) {
-        run_.plane_dots(t.at(p_.offset(part.begin, i)), p_.block(part.begin, part.end, i),
-                        coefficients().at(part.begin), sum.data(), dot.data());
+        with_kernels([&](const auto& run) {
+          run.plane_dots(t.at(p_.offset(part.begin, i)), p_.block(part.begin, part.end, i),
+                         coefficients().at(part.begin), sum.data(), dot.data());
+        });
       }
       for (std::size_t c = part.begin; c < part.end; ++c) {
         s_.first[at(c, part.index)] = sum[c - part.begin];
@@ -86,6 +90,19 @@ class Segments {
     });
   }
 
+  /// Calls body with the kernels for these planes.
+  template <class Body>
+  void with_kernels(const Body& body) const {
+    if (p_.flat) return body(flat_);
+    body(run_);
+  }
+
+  /// Whether an output is written around the caches: what begins a vector must begin a line.
+  bool streams(const T* out) const {
+    return kernels::streams(g_.elements, out, p_.flat ? std::gcd(p_.group, g_.channels) * g_.inner : g_.inner);
+  }
+  bool whole_lines(std::size_t begin, std::size_t end) const { return !p_.flat || end - begin == p_.group; }
+
   kernels::Coefficients<T> coefficients() const { return s_.coefficients; }
   std::size_t at(std::size_t c, std::size_t part) const { return c * p_.parts + part; }
 
@@ -101,7 +118,9 @@ class Segments {
   void moments(const Part& part, const T* x) const {
     std::array<Moments, kMaxPlaneChannels> total{}, of_piece{};
     for (std::size_t i = part.first_piece; i < part.end_piece; ++i) {
-      run_.plane_moments(x + p_.offset(part.begin, i), p_.block(part.begin, part.end, i), of_piece.data());
+      with_kernels([&](const auto& run) {
+        run.plane_moments(x + p_.offset(part.begin, i), p_.block(part.begin, part.end, i), of_piece.data());
+      });
       for (std::size_t c = part.begin; c < part.end; ++c) total[c - part.begin].merge(of_piece[c - part.begin]);
     }
     for (std::size_t c = part.begin; c < part.end; ++c) {
@@ -151,7 +170,11 @@ class Segments {
         part, [&](std::size_t c) { return channels.needs_care(c); },
         [&](std::size_t begin, std::size_t end) {
           for (std::size_t i = part.end_piece; i-- > part.first_piece;) {
-            run_.normalize_planes(t.at(p_.offset(begin, i)), p_.block(begin, end, i), coefficients().at(begin));
+            with_kernels([&](const auto& run) {
+              auto moved = t.at(p_.offset(begin, i));
+              moved.stream = t.stream && whole_lines(begin, end);
+              run.normalize_planes(moved, p_.block(begin, end, i), coefficients().at(begin));
+            });
           }
         },
         [&](std::size_t c) { channels.normalize_carefully(c, t); });
@@ -162,7 +185,11 @@ class Segments {
         part, [&](std::size_t c) { return channels.needs_care(c); },
         [&](std::size_t begin, std::size_t end) {
           for (std::size_t i = part.end_piece; i-- > part.first_piece;) {
-            run_.gradient_planes(t.at(p_.offset(begin, i)), p_.block(begin, end, i), coefficients().at(begin));
+            with_kernels([&](const auto& run) {
+              auto moved = t.at(p_.offset(begin, i));
+              moved.stream = t.stream && whole_lines(begin, end);
+              run.gradient_planes(moved, p_.block(begin, end, i), coefficients().at(begin));
+            });
           }
         },
         [&](std::size_t c) { channels.differentiate_carefully(c, t); });
@@ -173,6 +200,7 @@ class Segments {
   const Scratch<T>& s_;
   Workers workers_;
   const kernels::Kernels<T>& run_ = kernels::get<T>();
+  FlatPlanes<T> flat_;
 };
 
 }  // namespace equinorm::batch_norm

@@ -14,7 +14,7 @@ if(EQUINORM_SANITIZE)
   # GCC warns of uninitialized values that are not, in <regex> for one, once sanitizers have rewritten the code; so says
   # its manual at -fsanitize.
   target_compile_options(equinorm_options INTERFACE -fsanitize=${EQUINORM_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer
-    $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
+    $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized;-fno-var-tracking>)  # for kernels, tracking takes minutes
   target_link_options(equinorm_options INTERFACE -fsanitize=${EQUINORM_SANITIZE})
 endif()
 

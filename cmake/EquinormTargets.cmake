@@ -15,7 +15,8 @@ if(EQUINORM_SANITIZE)
   # its manual at -fsanitize.
   target_compile_options(equinorm_options INTERFACE -fsanitize=${EQUINORM_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer
     $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized;-fno-var-tracking>)  # for kernels, tracking takes minutes
-  target_link_options(equinorm_options INTERFACE -fsanitize=${EQUINORM_SANITIZE})
+  target_link_options(equinorm_options INTERFACE -fsanitize=${EQUINORM_SANITIZE}
+    $<$<LINK_LANG_AND_ID:C,Clang>:-fsanitize-link-c++-runtime>)
 endif()
 
 # equinorm_library(NAME SOURCES … LINK …): a static library of one folder; LINK names the folders below it.

@@ -182,6 +182,19 @@ std::string in_words(const std::string& name, const Tuned& tuned) {
   return name + " " + format_number(tuned.rate) + (tuned.at_edge ? " (the grid's edge)" : "");
 }
 
+std::vector<std::string> rates_in_words(std::span<const char* const> arms, std::span<const std::size_t> batches,
+                                        std::span<const Tuned> tuned) {
+  std::vector<std::string> notes;
+  for (std::size_t a = 0; a < arms.size(); ++a) {
+    std::string rates;
+    for (std::size_t b = 0; b < batches.size(); ++b) {
+      rates += (b == 0 ? "" : ", ") + in_words(std::to_string(batches[b]) + ":", tuned[a * batches.size() + b]);
+    }
+    notes.push_back("Rates chosen on the validation digits for " + arm(arms[a]).name + ", by batch: " + rates + ".");
+  }
+  return notes;
+}
+
 Estimate paired_ratio(std::span<const double> a, std::span<const double> b) {
   std::vector<double> log_a, log_b;
   for (const double value : a) log_a.push_back(std::log(value));

@@ -88,6 +88,10 @@ std::vector<double> column(const std::vector<TrialResult>& trials, double (*numb
 /// "batch norm 0.32, none 0.1 (the grid's edge)": for the notes of a claim.
 std::string in_words(const std::string& name, const Tuned& tuned);
 
+/// A note for each arm, with the rates chosen for its batches; tuned is [arm][batch].
+std::vector<std::string> rates_in_words(std::span<const char* const> arms, std::span<const std::size_t> batches,
+                                        std::span<const Tuned> tuned);
+
 /// Geometric mean of a[i] / b[i] with its 95 % interval, from the paired differences of logarithms.
 Estimate paired_ratio(std::span<const double> a, std::span<const double> b);
 

@@ -60,14 +60,7 @@ Outcome measure(const Context& context) {
   outcome.findings.insert(outcome.findings.end(), asides.begin(), asides.end());
   outcome.charts = {
       {"Test error over batch size", "digits in a batch", "test error, %", true, true, {}, errors.geometric_means()}};
-  for (std::size_t a = 0; a < std::size(kArms); ++a) {
-    std::string rates;
-    for (std::size_t b = 0; b < std::size(kBatches); ++b) {
-      rates += (b == 0 ? "" : ", ") + in_words(std::to_string(kBatches[b]) + ":", tuned[a * std::size(kBatches) + b]);
-    }
-    outcome.notes.push_back("Rates chosen on the validation digits for " + arm(kArms[a]).name + ", by batch: " + rates +
-                            ".");
-  }
+  outcome.notes = rates_in_words(kArms, kBatches, tuned);
   outcome.notes.push_back(
       "Every net has learnt from " + std::to_string(images) +
       " digits when it is tested: far from done in quick mode, which so measures who learns faster.");

@@ -62,14 +62,11 @@ Outcome measure(const Context& context) {
                                         Role::context, errors(2, 1), errors(1, 1), 0));
   Samples chart;
   for (std::size_t a = 0; a < std::size(kArms); ++a) {
-    std::string rates;
     for (std::size_t b = 0; b < std::size(kBatches); ++b) {
       for (const double value : errors(a, b)) chart.add(arm(kArms[a]).name, static_cast<double>(b), value);
-      rates += (b == 0 ? "" : ", ") + in_words(std::to_string(kBatches[b]) + ":", tuned[a * std::size(kBatches) + b]);
     }
-    outcome.notes.push_back("Rates chosen on the validation digits for " + arm(kArms[a]).name + ", by batch: " + rates +
-                            ".");
   }
+  outcome.notes = rates_in_words(kArms, kBatches, tuned);
   outcome.charts = {{"Test error at the two batch sizes",
                      "",
                      "test error, %",

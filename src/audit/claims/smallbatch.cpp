@@ -91,14 +91,7 @@ Outcome measure(const Context& context) {
        {},
        differences.means(),
        0.0}};
-  for (std::size_t a = 0; a < std::size(kArms); ++a) {
-    std::string rates;
-    for (std::size_t b = 0; b < std::size(kBatches); ++b) {
-      rates += (b == 0 ? "" : ", ") + in_words(std::to_string(kBatches[b]) + ":", tuned[a * std::size(kBatches) + b]);
-    }
-    outcome.notes.push_back("Rates chosen on the validation digits for " + arm(kArms[a]).name + ", by batch: " + rates +
-                            ".");
-  }
+  outcome.notes = rates_in_words(kArms, kBatches, tuned);
   outcome.notes.emplace_back(
       "With one digit per batch x̂ of batch norm is 0 whatever the digit: the net cannot learn anything but the shares "
       "of the "

@@ -318,12 +318,11 @@ TEST(BatchNorm, InPlaceGivesTheSameBits) {
 
     // The other pairs that may share memory: y with the residual, dx with x, dresidual with dy.
     inside = apart;
-    ASSERT_TRUE(batch_norm_forward(inside.options, inside.view<const float>(inside.x.data()),
-                                   {inside.gamma.data(), inside.beta.data()},
-                                   inside.view<const float>(inside.residual.data()),
-                                   inside.view(inside.residual.data()), {inside.mean.data(), inside.variance.data()},
-                                   nullptr)
-                    .ok());
+    ASSERT_TRUE(
+        batch_norm_forward(inside.options, inside.view<const float>(inside.x.data()),
+                           {inside.gamma.data(), inside.beta.data()}, inside.view<const float>(inside.residual.data()),
+                           inside.view(inside.residual.data()), {inside.mean.data(), inside.variance.data()}, nullptr)
+            .ok());
     ASSERT_EQ(inside.residual, apart.y);
     ASSERT_TRUE(
         batch_norm_backward(inside.options, inside.view<const float>(inside.x.data()),

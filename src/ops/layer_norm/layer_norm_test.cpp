@@ -46,7 +46,7 @@ INSTANTIATE_TYPED_TEST_SUITE_P(LayerNorm, RowNorm, EveryType<LayerNorm>);
 namespace {
 
 TEST(LayerNorm, GradientsOfARowSumToZero) {
-  rows_test::Call<LayerNorm, float> call({20, 300, ""}, cases::row_values()[0]);
+  rows_test::Call<LayerNorm, float> call({20, 300, ""}, cases::values()[0]);
   ASSERT_TRUE(call.forward().ok());
   ASSERT_TRUE(call.backward().ok());
   for (std::size_t r = 0; r < call.rows; ++r) {
@@ -62,7 +62,7 @@ TEST(LayerNorm, GradientsOfARowSumToZero) {
 
 TEST(LayerNorm, ShiftedInputsGiveTheSameOutput) {
   // x and x + 2^20 are both exact: so must what comes out be, but for the rounding of mean's lower part.
-  rows_test::Call<LayerNorm, float> call({4, 256, ""}, cases::row_values()[0]);
+  rows_test::Call<LayerNorm, float> call({4, 256, ""}, cases::values()[0]);
   for (float& x : call.x) x = std::nearbyint(x * 8);
   rows_test::Call<LayerNorm, float> shifted = call;
   for (float& x : shifted.x) x += 0x1p20F;

@@ -47,7 +47,7 @@ namespace {
 
 TEST(RmsNorm, GradientsAreOrthogonalToTheirRow) {
   // y does not change with the scale of x (but for ε): dx·x = 0.
-  rows_test::Call<RmsNorm, float> call({20, 300, ""}, cases::row_values()[0]);
+  rows_test::Call<RmsNorm, float> call({20, 300, ""}, cases::values()[0]);
   ASSERT_TRUE(call.forward().ok());
   ASSERT_TRUE(call.backward().ok());
   for (std::size_t r = 0; r < call.rows; ++r) {

@@ -8,6 +8,7 @@
 
 #include "core/elements.hpp"
 #include "core/philox.hpp"
+#include "core/value_cases.hpp"
 
 namespace equinorm::cases {
 
@@ -39,31 +40,9 @@ inline const std::vector<RowShape>& row_shapes() {
   return table;
 }
 
-struct RowValues {
-  const char* name;
-  double mean, sigma;
-  const char* why;
-};
-
-inline const std::vector<RowValues>& row_values() {
-  static const std::vector<RowValues> table = {
-      {"normal", 0, 1, "what nets see"},
-      {"mean_1e3", 1e3, 1, "E[x²] − E[x]² in float has lost everything here"},
-      {"mean_1e6", 1e6, 1, "σ is 16 steps of a float"},
-      {"mean_-1e6", -1e6, 1, "the same below zero"},
-      {"small", 1e-3, 1e-6, "σ² beside ε"},
-      {"denormal", 0, 1e-39, "denormal inputs"},
-      {"large", 1e15, 1e15, "far from one"},
-      {"huge", 0, 1e36, "differences near the largest float: the careful path"},
-      {"huge_mean", 1e36, 1e30, "a mean of 2^120"},
-      {"constant", 3.25, 0, "no variance: x̂ = 0 exactly"},
-  };
-  return table;
-}
-
 /// Normal values of a case. Where T cannot hold them, they are cut to what it can.
 template <class T>
-std::vector<T> make_rows(const RowValues& value, std::size_t count, std::uint64_t seed) {
+std::vector<T> make_rows(const ValueCase& value, std::size_t count, std::uint64_t seed) {
   const Philox random(seed, 1);
   std::vector<T> x(count);
   for (std::size_t i = 0; i < count; ++i) {

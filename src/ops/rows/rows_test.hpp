@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "core/elements.hpp"
+#include "core/norm_testing.hpp"
 #include "core/philox.hpp"
 #include "equinorm/execution.hpp"
 #include "equinorm/norm.hpp"
@@ -33,20 +34,10 @@ struct Expected {
   Reals y, mean, variance, dx, dgamma, dbeta;
 };
 
-/// Half an ulp of 1: the relative error of one rounding.
-template <class T>
-constexpr Real kUnit = std::numeric_limits<T>::epsilon() / 2;
-template <>
-inline constexpr Real kUnit<bfloat16> = 0x1p-8L;
-template <>
-inline constexpr Real kUnit<float16> = 0x1p-11L;
+using testing_tools::kUnit;
 /// The step of denormals.
 template <class T>
-constexpr Real kStep = std::numeric_limits<T>::denorm_min();
-template <>
-inline constexpr Real kStep<bfloat16> = 0x1p-133L;
-template <>
-inline constexpr Real kStep<float16> = 0x1p-24L;
+constexpr Real kStep = testing_tools::kTiny<T>;
 template <class T>
 constexpr Real kLargest = std::numeric_limits<T>::max();
 template <>
@@ -87,7 +78,7 @@ struct Call {
     for (std::vector<double>* v : {&mean, &variance}) v->assign(rows, -7);
     for (std::vector<P>* v : {&dgamma, &dbeta}) v->assign(features, -7);
   }
-  Call(const cases::RowShape& shape, const cases::RowValues& value, std::uint64_t seed = 3)
+  Call(const cases::RowShape& shape, const cases::ValueCase& value, std::uint64_t seed = 3)
       : Call(shape.rows, shape.features, cases::make_rows<T>(value, count_of(shape), seed)) {}
 
   template <class E>
@@ -273,7 +264,7 @@ TYPED_TEST_P(RowNorm, MatchesTheReferenceOnEveryShapeAndValue) {
   EQUINORM_ROW_TYPES;
   for (const auto& shape : cases::row_shapes()) {
     const bool small = count_of(shape) < 5'000;
-    for (const auto& value : cases::row_values()) {
+    for (const auto& value : cases::values()) {
       const std::string name = value.name;
       if (!small && name != "normal" && name != "mean_1e6") continue;
       for (const Activation activation :
@@ -316,7 +307,7 @@ TYPED_TEST_P(RowNorm, GivesTheSameBitsOnEveryTargetAndNumberOfThreads) {
   EQUINORM_ROW_TYPES;
   for (const auto& shape : cases::row_shapes()) {
     const bool small = count_of(shape) < 32'768;
-    for (const auto& value : cases::row_values()) {
+    for (const auto& value : cases::values()) {
       if (!small && std::string(value.name) != "mean_1e3") continue;
       std::optional<std::uint64_t> first;
       for (const std::string& target : simd_targets()) {
@@ -340,7 +331,7 @@ TYPED_TEST_P(RowNorm, GivesTheSameBitsOnEveryTargetAndNumberOfThreads) {
 TYPED_TEST_P(RowNorm, OfARowDoesNotDependOnItsNeighbours) {
   EQUINORM_ROW_TYPES;
   const std::size_t features = 1024, rows = (std::size_t{8} << 20) / sizeof(T) / features + 1;
-  C all({rows, features, ""}, cases::row_values()[1], 9);
+  C all({rows, features, ""}, cases::values()[1], 9);
   ASSERT_TRUE(all.forward({2}).ok());
   ASSERT_TRUE(all.backward({2}).ok());
   for (const std::size_t r : {std::size_t{0}, std::size_t{1}, rows / 2, rows - 2, rows - 1}) {
@@ -361,7 +352,7 @@ TYPED_TEST_P(RowNorm, OfARowDoesNotDependOnItsNeighbours) {
 TYPED_TEST_P(RowNorm, OfAPoisonedRowIsNanAndOfOthersIsNot) {
   EQUINORM_ROW_TYPES;
   for (const double bad : {std::nan(""), HUGE_VAL, -HUGE_VAL}) {
-    C clean({6, 70, ""}, cases::row_values()[0]);
+    C clean({6, 70, ""}, cases::values()[0]);
     C call = clean;
     call.x[2 * 70 + 5] = to_element<T>(bad);
     for (C* c : {&clean, &call}) {
@@ -383,7 +374,7 @@ TYPED_TEST_P(RowNorm, AnOutlierCostsTheOthersNoDigits) {
   EQUINORM_ROW_TYPES;
   const cases::RowShape shape{3, 700, ""};
   for (const std::size_t at : {std::size_t{0}, std::size_t{100}, std::size_t{699}}) {  // within the sample, and not
-    C call(shape, cases::row_values()[0]);
+    C call(shape, cases::values()[0]);
     call.x[at] = to_element<T>(std::min(1e8L, kLargest<T> / 2));
     ASSERT_TRUE(call.forward().ok());
     ASSERT_TRUE(call.backward().ok());
@@ -401,7 +392,7 @@ TYPED_TEST_P(RowNorm, NeitherReadsNorWritesBeyondItsRows) {
     ASSERT_TRUE(set_simd_target(target).ok());
     for (const auto& shape : cases::row_shapes()) {
       if (count_of(shape) > 5'000) continue;
-      C dense(shape, cases::row_values()[0]);
+      C dense(shape, cases::values()[0]);
       dense.add = true;
       ASSERT_TRUE(dense.forward().ok());
       ASSERT_TRUE(dense.backward().ok());
@@ -458,7 +449,7 @@ TYPED_TEST_P(RowNorm, NeitherReadsNorWritesBeyondItsRows) {
 TYPED_TEST_P(RowNorm, InPlaceGivesTheSameBits) {
   EQUINORM_ROW_TYPES;
   for (const auto& shape : cases::row_shapes()) {
-    C apart(shape, cases::row_values()[0]);
+    C apart(shape, cases::values()[0]);
     apart.add = true;
     ASSERT_TRUE(apart.forward().ok());
     ASSERT_TRUE(apart.backward().ok());
@@ -492,7 +483,7 @@ TYPED_TEST_P(RowNorm, InPlaceGivesTheSameBits) {
 TYPED_TEST_P(RowNorm, RunsOnTheCallersThreadsAndWorkspace) {
   EQUINORM_ROW_TYPES;
   for (const auto& shape : cases::row_shapes()) {
-    C own(shape, cases::row_values()[0], 6);
+    C own(shape, cases::values()[0], 6);
     ASSERT_TRUE(own.forward().ok());
     ASSERT_TRUE(own.backward().ok());
     C given = own;
@@ -514,7 +505,7 @@ TYPED_TEST_P(RowNorm, RunsOnTheCallersThreadsAndWorkspace) {
 
 TYPED_TEST_P(RowNorm, TakesAnyLastAxesForARow) {
   EQUINORM_ROW_TYPES;
-  C flat({6, 20, ""}, cases::row_values()[0]);
+  C flat({6, 20, ""}, cases::values()[0]);
   ASSERT_TRUE(flat.forward().ok());
   for (const Layout layout : {Layout::channels_last, Layout::channels_first}) {
     C call = flat;
@@ -526,7 +517,7 @@ TYPED_TEST_P(RowNorm, TakesAnyLastAxesForARow) {
                     .ok());
     EXPECT_EQ(call.y, flat.y);
   }
-  C whole({1, 120, ""}, cases::row_values()[0]);
+  C whole({1, 120, ""}, cases::values()[0]);
   ASSERT_TRUE(whole.forward().ok());
   C call = whole;
   call.options.normalized_axes = 1;
@@ -549,7 +540,7 @@ TYPED_TEST_P(RowNorm, OfNoRowsIsNothingAndItsGradientsAreZero) {
 TYPED_TEST_P(RowNorm, GradientsAgreeWithFiniteDifferences) {
   EQUINORM_ROW_TYPES;
   for (const Activation activation : {Activation::none, Activation::silu, Activation::gelu}) {
-    C call({3, 5, ""}, cases::row_values()[0], 21);
+    C call({3, 5, ""}, cases::values()[0], 21);
     call.options.activation = activation;
     ASSERT_TRUE(call.forward().ok());
     ASSERT_TRUE(call.backward().ok());
@@ -588,7 +579,7 @@ TYPED_TEST_P(RowNorm, BadArgumentsAreNamedAndNothingIsWritten) {
     Execution execution;
   };
   const auto fails = [](const char* part, const auto& spoil) {
-    C call({4, 3, ""}, cases::row_values()[0]);
+    C call({4, 3, ""}, cases::values()[0]);
     Arguments a{{}, call.in(call.x), {}, {}, call.view(call.y.data()), {}};
     spoil(a, call);
     const Status status =
@@ -614,7 +605,7 @@ TYPED_TEST_P(RowNorm, BadArgumentsAreNamedAndNothingIsWritten) {
   fails("residual has shape", [](auto& a, auto& call) { a.residual = {call.residual.data(), Shape{12}}; });
   fails("sum is given without a residual", [](auto& a, auto& call) { a.sum = call.view(call.sum.data()); });
 
-  C call({4, 3, ""}, cases::row_values()[0]);
+  C call({4, 3, ""}, cases::values()[0]);
   ASSERT_TRUE(call.forward().ok());
   const auto backward = [&](const Statistics& statistics, const Execution& execution) {
     return Op::template backward<T>(call.options, call.in(call.x), call.in(call.dy), call.affine(), statistics, {},

@@ -44,5 +44,6 @@ function(equinorm_test name)
   target_link_libraries(${name} PRIVATE ${ARG_LINK} GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE EQUINORM_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   include(GoogleTest)
-  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT ${ARG_TIMEOUT})
+  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST XML_OUTPUT_DIR ${PROJECT_BINARY_DIR}/xml
+    PROPERTIES TIMEOUT ${ARG_TIMEOUT})
 endfunction()

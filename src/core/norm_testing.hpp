@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/elements.hpp"
+#include "core/fingerprint.hpp"
 #include "core/philox.hpp"
 #include "equinorm/norm.hpp"
 #include "equinorm/tensor.hpp"
@@ -106,18 +107,9 @@ struct Tensors {
     return layout == Layout::channels_last ? i % channels : i / positions % channels;
   }
 
-  /// FNV-1a over the bytes of all outputs.
-  std::uint64_t fingerprint() const {
-    std::uint64_t hash = 0xcbf29ce484222325;
-    const auto mix = [&hash](const auto& v) {
-      const auto* bytes = reinterpret_cast<const unsigned char*>(v.data());
-      for (std::size_t i = 0; i < v.size() * sizeof v[0]; ++i) hash = (hash ^ bytes[i]) * 0x100000001b3;
-    };
-    for (const auto* v : {&y, &dx, &dresidual}) mix(*v);
-    for (const auto* v : {&dgamma, &dbeta}) mix(*v);
-    for (const auto* v : {&mean, &variance}) mix(*v);
-    return hash;
-  }
+  /// Of all outputs, and of all inputs.
+  std::uint64_t fingerprint() const { return hash_of(y, dx, dresidual, dgamma, dbeta, mean, variance); }
+  std::uint64_t fingerprint_of_inputs() const { return hash_of(x, residual, dy, gamma, beta); }
 
   Shape shape;
   Layout layout;

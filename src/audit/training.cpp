@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "audit/format.hpp"
 #include "data/sampler.hpp"
@@ -182,15 +183,40 @@ std::string in_words(const std::string& name, const Tuned& tuned) {
   return name + " " + format_number(tuned.rate) + (tuned.at_edge ? " (the grid's edge)" : "");
 }
 
-std::vector<std::string> rates_in_words(std::span<const char* const> arms, std::span<const std::size_t> batches,
-                                        std::span<const Tuned> tuned) {
-  std::vector<std::string> notes;
-  for (std::size_t a = 0; a < arms.size(); ++a) {
-    std::string rates;
-    for (std::size_t b = 0; b < batches.size(); ++b) {
-      rates += (b == 0 ? "" : ", ") + in_words(std::to_string(batches[b]) + ":", tuned[a * batches.size() + b]);
+BatchSweep::BatchSweep(std::span<const char* const> norms, std::span<const std::size_t> batches,
+                       const nn::ModelSpec& model, std::size_t images, std::vector<double> rates)
+    : norms_(norms), batches_(batches), rates_(std::move(rates)) {
+  for (const char* const norm : norms) {
+    for (const std::size_t batch : batches) {
+      TrialSpec spec{.model = model, .batch = batch, .steps = images / batch};
+      spec.model.norm = arm(norm).norm;
+      variants_.push_back(spec);
     }
-    notes.push_back("Rates chosen on the validation digits for " + arm(arms[a]).name + ", by batch: " + rates + ".");
+  }
+}
+
+double BatchSweep::work(const Context& context) const {
+  return work_of(variants_) * static_cast<double>(rates_.size() * context.tuning_seeds.size() + context.seeds.size());
+}
+
+void BatchSweep::run(const Context& context, const Split& split) {
+  tuned_ = tune(context, split, variants_, rates_, [](const TrialResult& trial) { return trial.error; });
+  for (std::size_t v = 0; v < variants_.size(); ++v) variants_[v].rate = tuned_[v].rate;
+  measured_ = measure_trials(context, split, variants_);
+}
+
+std::vector<double> BatchSweep::errors(std::size_t norm, std::size_t batch) const {
+  return column(measured_[norm * batches_.size() + batch], [](const TrialResult& trial) { return 100 * trial.error; });
+}
+
+std::vector<std::string> BatchSweep::notes() const {
+  std::vector<std::string> notes;
+  for (std::size_t n = 0; n < norms_.size(); ++n) {
+    std::string rates;
+    for (std::size_t b = 0; b < batches_.size(); ++b) {
+      rates += (b == 0 ? "" : ", ") + in_words(std::to_string(batches_[b]) + ":", tuned_[n * batches_.size() + b]);
+    }
+    notes.push_back("Rates chosen on the validation digits for " + arm(norms_[n]).name + ", by batch: " + rates + ".");
   }
   return notes;
 }

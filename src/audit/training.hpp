@@ -88,9 +88,33 @@ std::vector<double> column(const std::vector<TrialResult>& trials, double (*numb
 /// "batch norm 0.32, none 0.1 (the grid's edge)": for the notes of a claim.
 std::string in_words(const std::string& name, const Tuned& tuned);
 
-/// A note for each arm, with the rates chosen for its batches; tuned is [arm][batch].
-std::vector<std::string> rates_in_words(std::span<const char* const> arms, std::span<const std::size_t> batches,
-                                        std::span<const Tuned> tuned);
+/// One net with several norms over several batch sizes: all learn from the same number of digits, each at the rate that
+/// is best for it.
+class BatchSweep {
+ public:
+  /// norms: as for arm(). model: but for its norm.
+  BatchSweep(std::span<const char* const> norms, std::span<const std::size_t> batches, const nn::ModelSpec& model,
+             std::size_t images, std::vector<double> rates);
+
+  /// For Progress::expect.
+  double work(const Context& context) const;
+  void run(const Context& context, const Split& split);
+
+  // Of a sweep that has run:
+
+  /// Test errors in %: [seed].
+  std::vector<double> errors(std::size_t norm, std::size_t batch) const;
+  /// The rates chosen: a note for each norm.
+  std::vector<std::string> notes() const;
+
+ private:
+  std::span<const char* const> norms_;
+  std::span<const std::size_t> batches_;
+  std::vector<double> rates_;
+  std::vector<TrialSpec> variants_;  ///< [norm][batch], as all that follows
+  std::vector<Tuned> tuned_;
+  std::vector<std::vector<TrialResult>> measured_;
+};
 
 /// Geometric mean of a[i] / b[i] with its 95 % interval, from the paired differences of logarithms.
 Estimate paired_ratio(std::span<const double> a, std::span<const double> b);

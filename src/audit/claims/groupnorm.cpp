@@ -15,41 +15,23 @@ constexpr std::size_t kSmall = 4;                  // the batches that the claim
 constexpr std::size_t kVerySmall = 2;              // and those of its condition: 1, 2
 const char* const kArms[] = {"batch", "group:4"};  // 4, 8 and 16 channels a group in the net's three layers
 
-double error_of(const TrialResult& trial) {
-  return 100 * trial.error;
-}
-
 Outcome measure(const Context& context) {
   const auto images = context.pick<std::size_t>(4000, 50000);
-  std::vector<TrialSpec> variants;  // [arm][batch]
-  for (const char* const norm : kArms) {
-    for (const std::size_t batch : kBatches) {
-      TrialSpec spec;
-      spec.model.model = "cnn";
-      spec.model.norm = arm(norm).norm;
-      spec.batch = batch;
-      spec.steps = images / batch;
-      variants.push_back(spec);
-    }
-  }
-  const std::vector<double> grid = rate_grid(1e-2, 3.1623, 6);
-  context.progress.expect(static_cast<double>(context.seeds.size()) +
-                          work_of(variants) *
-                              static_cast<double>(grid.size() * context.tuning_seeds.size() + context.seeds.size()));
+  nn::ModelSpec model;
+  model.model = "cnn";
+  BatchSweep sweep(kArms, kBatches, model, images, rate_grid(1e-2, 3.1623, 6));
+  context.progress.expect(static_cast<double>(context.seeds.size()) + sweep.work(context));
   Outcome outcome;
   outcome.findings = exact_group_norm_findings(context);
   const Split split =
       make_split(context.digits, context.pick<std::size_t>(4000, 50000), context.pick<std::size_t>(2000, 10000));
-  const std::vector<Tuned> tuned = tune(context, split, variants, grid, error_of);
-  for (std::size_t v = 0; v < variants.size(); ++v) variants[v].rate = tuned[v].rate;
-  const auto measured = measure_trials(context, split, variants);
+  sweep.run(context, split);
 
   std::vector<Finding> asides;
   Samples errors;
   for (std::size_t b = 0; b < std::size(kBatches); ++b) {
     const std::size_t batch = kBatches[b];
-    const std::vector<double> with_batch = column(measured[b], error_of),
-                              with_group = column(measured[std::size(kBatches) + b], error_of);
+    const std::vector<double> with_batch = sweep.errors(0, b), with_group = sweep.errors(1, b);
     for (const double error : with_batch) errors.add(arm(kArms[0]).name, static_cast<double>(batch), error);
     for (const double error : with_group) errors.add(arm(kArms[1]).name, static_cast<double>(batch), error);
     const Role role = batch <= kVerySmall ? Role::core : batch <= kSmall ? Role::stated : Role::context;
@@ -60,7 +42,7 @@ Outcome measure(const Context& context) {
   outcome.findings.insert(outcome.findings.end(), asides.begin(), asides.end());
   outcome.charts = {
       {"Test error over batch size", "digits in a batch", "test error, %", true, true, {}, errors.geometric_means()}};
-  outcome.notes = rates_in_words(kArms, kBatches, tuned);
+  outcome.notes = sweep.notes();
   outcome.notes.push_back(
       "Every net has learnt from " + std::to_string(images) +
       " digits when it is tested: far from done in quick mode, which so measures who learns faster.");

@@ -16,57 +16,37 @@ const char* const kArms[] = {"none", "batch", "layer"};
 // What counts as worse: a point is some three standard errors of a test error of 3 % on 2,000 digits.
 constexpr double kLoss = 1;
 
-double error_of(const TrialResult& trial) {
-  return 100 * trial.error;
-}
-
 Outcome measure(const Context& context) {
-  std::vector<TrialSpec> variants;  // [arm][batch]
-  for (const char* const norm : kArms) {
-    for (const std::size_t batch : kBatches) {
-      TrialSpec spec;
-      spec.model.model = "mlp";
-      spec.model.activation = "relu";
-      spec.model.norm = arm(norm).norm;
-      spec.batch = batch;
-      spec.steps = context.pick<std::size_t>(10000, 100000) / batch;
-      variants.push_back(spec);
-    }
-  }
-  const std::vector<double> grid = rate_grid(1e-3, 3.1623, 8);
-  context.progress.expect(static_cast<double>(context.seeds.size()) +
-                          work_of(variants) *
-                              static_cast<double>(grid.size() * context.tuning_seeds.size() + context.seeds.size()));
+  nn::ModelSpec model;
+  model.model = "mlp";
+  model.activation = "relu";
+  BatchSweep sweep(kArms, kBatches, model, context.pick<std::size_t>(10000, 100000), rate_grid(1e-3, 3.1623, 8));
+  context.progress.expect(static_cast<double>(context.seeds.size()) + sweep.work(context));
   Outcome outcome;
   outcome.findings = exact_layer_norm_findings(context);
   const Split split =
       make_split(context.digits, context.pick<std::size_t>(10000, 50000), context.pick<std::size_t>(2000, 10000));
-  const std::vector<Tuned> tuned = tune(context, split, variants, grid, error_of);
-  for (std::size_t v = 0; v < variants.size(); ++v) variants[v].rate = tuned[v].rate;
-  const auto measured = measure_trials(context, split, variants);
-  const auto errors = [&](std::size_t a, std::size_t b) {
-    return column(measured[a * std::size(kBatches) + b], error_of);
-  };
+  sweep.run(context, split);
 
   const auto difference = [](std::string text, Role role, const std::vector<double>& a, const std::vector<double>& b,
                              double threshold) {
     return Finding{std::move(text), role, Direction::below, false, paired_difference(a, b), threshold, "% points"};
   };
   outcome.findings.push_back(difference("Batches of 1: test error with layer norm minus with batch norm", Role::stated,
-                                        errors(2, 0), errors(1, 0), 0));
+                                        sweep.errors(2, 0), sweep.errors(1, 0), 0));
   outcome.findings.push_back(difference("Layer norm: test error at batches of 1 minus at batches of 32", Role::stated,
-                                        errors(2, 0), errors(2, 1), kLoss));
+                                        sweep.errors(2, 0), sweep.errors(2, 1), kLoss));
   outcome.findings.push_back(difference("Batches of 1: test error with layer norm minus without", Role::context,
-                                        errors(2, 0), errors(0, 0), 0));
+                                        sweep.errors(2, 0), sweep.errors(0, 0), 0));
   outcome.findings.push_back(difference("Batches of 32: test error with layer norm minus with batch norm",
-                                        Role::context, errors(2, 1), errors(1, 1), 0));
+                                        Role::context, sweep.errors(2, 1), sweep.errors(1, 1), 0));
   Samples chart;
   for (std::size_t a = 0; a < std::size(kArms); ++a) {
     for (std::size_t b = 0; b < std::size(kBatches); ++b) {
-      for (const double value : errors(a, b)) chart.add(arm(kArms[a]).name, static_cast<double>(b), value);
+      for (const double value : sweep.errors(a, b)) chart.add(arm(kArms[a]).name, static_cast<double>(b), value);
     }
   }
-  outcome.notes = rates_in_words(kArms, kBatches, tuned);
+  outcome.notes = sweep.notes();
   outcome.charts = {{"Test error at the two batch sizes",
                      "",
                      "test error, %",

@@ -18,32 +18,15 @@ constexpr std::size_t kLarge = 32;     // the note calls more than 16 large
 // The claim is about the first two; the others show what to use instead. Ten groups of ten features.
 const char* const kArms[] = {"none", "batch", "layer", "group:10"};
 
-double error_of(const TrialResult& trial) {
-  return trial.error;
-}
-
 Outcome measure(const Context& context) {
   const Split split =
       make_split(context.digits, context.pick<std::size_t>(10000, 50000), context.pick<std::size_t>(2000, 10000));
-  const auto images = context.pick<std::size_t>(20000, 100000);
-  const std::vector<double> grid = rate_grid(1e-3, 3.1623, 8);
-  std::vector<TrialSpec> variants;  // [arm][batch]
-  for (const char* const norm : kArms) {
-    for (const std::size_t batch : kBatches) {
-      TrialSpec spec;
-      spec.model.model = "mlp";
-      spec.model.activation = "relu";
-      spec.model.norm = arm(norm).norm;
-      spec.batch = batch;
-      spec.steps = images / batch;
-      variants.push_back(spec);
-    }
-  }
-  context.progress.expect(work_of(variants) *
-                          static_cast<double>(grid.size() * context.tuning_seeds.size() + context.seeds.size()));
-  const std::vector<Tuned> tuned = tune(context, split, variants, grid, error_of);
-  for (std::size_t v = 0; v < variants.size(); ++v) variants[v].rate = tuned[v].rate;
-  const auto measured = measure_trials(context, split, variants);
+  nn::ModelSpec model;
+  model.model = "mlp";
+  model.activation = "relu";
+  BatchSweep sweep(kArms, kBatches, model, context.pick<std::size_t>(20000, 100000), rate_grid(1e-3, 3.1623, 8));
+  context.progress.expect(sweep.work(context));
+  sweep.run(context, split);
 
   Outcome outcome;
   Samples errors, differences;
@@ -51,10 +34,8 @@ Outcome measure(const Context& context) {
   for (std::size_t b = 0; b < std::size(kBatches); ++b) {
     std::vector<double> percent[std::size(kArms)];
     for (std::size_t a = 0; a < std::size(kArms); ++a) {
-      for (const TrialResult& trial : measured[a * std::size(kBatches) + b]) {
-        percent[a].push_back(100 * trial.error);
-        errors.add(arm(kArms[a]).name, static_cast<double>(kBatches[b]), 100 * trial.error);
-      }
+      percent[a] = sweep.errors(a, b);
+      for (const double error : percent[a]) errors.add(arm(kArms[a]).name, static_cast<double>(kBatches[b]), error);
     }
     for (std::size_t a = 1; a < std::size(kArms); ++a) {
       for (std::size_t s = 0; s < context.seeds.size(); ++s) {
@@ -91,7 +72,7 @@ Outcome measure(const Context& context) {
        {},
        differences.means(),
        0.0}};
-  outcome.notes = rates_in_words(kArms, kBatches, tuned);
+  outcome.notes = sweep.notes();
   outcome.notes.emplace_back(
       "With one digit per batch x̂ of batch norm is 0 whatever the digit: the net cannot learn anything but the shares "
       "of the "

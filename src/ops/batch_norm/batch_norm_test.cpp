@@ -329,6 +329,18 @@ TEST(BatchNorm, InPlaceGivesTheSameBits) {
             .ok());
     ASSERT_EQ(inside.x, apart.dx);
     ASSERT_EQ(inside.dy, apart.dresidual);
+
+    const std::vector<float> mean(apart.channels, 0.3F), variance(apart.channels, 2.0F);
+    ASSERT_TRUE(apart.inference(mean, variance).ok());
+    for (std::vector<float> Call::*place : {&Call::x, &Call::residual}) {
+      inside = apart;
+      ASSERT_TRUE(batch_norm_inference(inside.options, inside.view<const float>(inside.x.data()),
+                                       {inside.gamma.data(), inside.beta.data()}, mean.data(), variance.data(),
+                                       inside.view<const float>(inside.residual.data()),
+                                       inside.view((inside.*place).data()))
+                      .ok());
+      ASSERT_EQ(inside.*place, apart.y);
+    }
   }
 }
 

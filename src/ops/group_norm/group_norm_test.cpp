@@ -248,6 +248,19 @@ TYPED_TEST(GroupNorm, InPlaceGivesTheSameBits) {
                     .ok());
     ASSERT_EQ(inside.dy, apart.dx) << describe(shape);
     ASSERT_EQ(inside.dresidual, apart.dresidual) << describe(shape);
+
+    // The other pairs that may share memory: y with the residual, dx with x, dresidual with dy.
+    inside = apart;
+    ASSERT_TRUE(group_norm_forward<T>(inside.options, inside.in(inside.x), inside.affine(), inside.in(inside.residual),
+                                      inside.view(inside.residual.data()))
+                    .ok());
+    ASSERT_EQ(inside.residual, apart.y) << describe(shape);
+    ASSERT_TRUE(group_norm_backward<T>(inside.options, inside.in(inside.x), inside.in(inside.y), inside.in(inside.dy),
+                                       inside.affine(), inside.statistics(), inside.view(inside.x.data()),
+                                       inside.view(inside.dy.data()), {})
+                    .ok());
+    ASSERT_EQ(inside.x, apart.dx) << describe(shape);
+    ASSERT_EQ(inside.dy, apart.dresidual) << describe(shape);
   }
 }
 

@@ -47,7 +47,7 @@ void parse_shape(const std::string& text, bench::Problem& problem) {
     std::size_t extent = 0;
     const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), extent);
     if (error != std::errc() || end != part.data() + part.size() || extent == 0 || extent > (1U << 30) || count == 4) {
-      throw Error("--shape is '" + text + "'" + expected);
+      throw Error(fmt::format("--shape is '{}'{}", text, expected));
     }
     *extents[count++] = extent;
     elements *= extent;
@@ -88,6 +88,7 @@ void run(const OpOptions& o) {
 template <class Table>
 CLI::Validator one_of(const Table& table) {
   std::vector<std::string> names;
+  names.reserve(table.size());
   for (const auto& row : table) names.emplace_back(row.name);
   return CLI::IsMember(names);
 }

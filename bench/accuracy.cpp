@@ -36,19 +36,19 @@ constexpr InputRow kInputs[] = {
 };
 
 struct OpRow {
-  Op op;
   std::size_t n, c, h, w;
+  Op op;
   Layout layout;
 };
 
-constexpr OpRow kOpRows[] = {{Op::batch_norm, 16, 32, 20, 20, Layout::channels_last},
-                             {Op::batch_norm, 16, 32, 20, 20, Layout::channels_first},
-                             {Op::layer_norm, 256, 768, 1, 1, Layout::channels_last},
-                             {Op::rms_norm, 256, 768, 1, 1, Layout::channels_last},
-                             {Op::group_norm, 16, 32, 20, 20, Layout::channels_last},
-                             {Op::group_norm, 16, 32, 20, 20, Layout::channels_first},
-                             {Op::instance_norm, 16, 32, 20, 20, Layout::channels_last},
-                             {Op::instance_norm, 16, 32, 20, 20, Layout::channels_first}};
+constexpr OpRow kOpRows[] = {{16, 32, 20, 20, Op::batch_norm, Layout::channels_last},
+                             {16, 32, 20, 20, Op::batch_norm, Layout::channels_first},
+                             {256, 768, 1, 1, Op::layer_norm, Layout::channels_last},
+                             {256, 768, 1, 1, Op::rms_norm, Layout::channels_last},
+                             {16, 32, 20, 20, Op::group_norm, Layout::channels_last},
+                             {16, 32, 20, 20, Op::group_norm, Layout::channels_first},
+                             {16, 32, 20, 20, Op::instance_norm, Layout::channels_last},
+                             {16, 32, 20, 20, Op::instance_norm, Layout::channels_first}};
 constexpr std::size_t kGroups = 8;
 
 enum Stream : std::uint64_t { kX = 1, kDy, kGamma, kBeta };
@@ -84,7 +84,7 @@ template <class Make>
 std::optional<StepResults<float>> run(const AccuracyCase& input, const Make& make) {
   Memory memory;
   const auto filled = [&](const std::vector<float>& values) {
-    float* copy = memory.take<float>(values.size());
+    auto* copy = memory.take<float>(values.size());
     std::ranges::copy(values, copy);
     return copy;
   };

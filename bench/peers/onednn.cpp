@@ -115,7 +115,7 @@ Passes passes(const Problem& problem, const Tensors<T>& t, const dnnl::memory::d
         bound(Backward(describe_backward<Forward, Backward>(engine, data, flags, train_desc)), stream, backward);
   }
   return result;
-}
+}  // NOLINT(clang-analyzer-cplusplus.NewDeleteLeaks): the functions own it, and go to the caller
 
 }  // namespace
 

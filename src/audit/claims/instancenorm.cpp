@@ -124,7 +124,8 @@ Change change(const Input& input, const std::vector<float>& y, const std::vector
       sum += square;
     }
   }
-  result.typical = std::sqrt(sum / static_cast<double>(input.shape[0] / 2 * input.channels()));
+  const std::size_t changed = input.shape[0] / 2;
+  result.typical = std::sqrt(sum / static_cast<double>(changed * input.channels()));
   return result;
 }
 

@@ -117,9 +117,9 @@ struct Scratch {
     coefficients = kernels::CoefficientArrays<T>(workspace, width);
   }
 
-  double *first, *second;                      ///< [partials, width]: means and M2, or the two sums of backward
-  double* inverse_deviation;                   ///< [channels]: 1/√(σ² + ε)
-  double *sum, *dot;                           ///< [channels]: Σg and Σ g·(x − μ) over all values
+  double *first = nullptr, *second = nullptr;  ///< [partials, width]: means and M2, or the two sums of backward
+  double* inverse_deviation = nullptr;         ///< [channels]: 1/√(σ² + ε)
+  double *sum = nullptr, *dot = nullptr;       ///< [channels]: Σg and Σ g·(x − μ) over all values
   kernels::CoefficientArrays<T> coefficients;  ///< [width]
 };
 

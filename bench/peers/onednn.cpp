@@ -1,8 +1,9 @@
 #include "peers/onednn.hpp"
 
-#include <oneapi/dnnl/dnnl.hpp>
 #include <type_traits>
 #include <unordered_map>
+
+#include "nn/onednn_version.hpp"
 
 namespace equinorm::bench {
 namespace {
@@ -11,27 +12,6 @@ using Arguments = std::unordered_map<int, dnnl::memory>;
 using Desc = dnnl::memory::desc;
 using Flags = dnnl::normalization_flags;
 constexpr float kEpsilon = 1e-5F;
-
-// oneDNN 3 did away with operation descriptors and split scale from shift. Batch and layer norm are described alike.
-template <class Forward>
-typename Forward::primitive_desc describe(const dnnl::engine& engine, dnnl::prop_kind kind, const Desc& data,
-                                          Flags flags) {
-#if DNNL_VERSION_MAJOR >= 3
-  return {engine, kind, data, data, kEpsilon, flags | Flags::use_scale | Flags::use_shift};
-#else
-  return {{kind, data, kEpsilon, flags | Flags::use_scale | Flags::use_shift}, engine};
-#endif
-}
-template <class Forward, class Backward>
-typename Backward::primitive_desc describe_backward(const dnnl::engine& engine, const Desc& data, Flags flags,
-                                                    const typename Forward::primitive_desc& hint) {
-  const auto kind = dnnl::prop_kind::backward;
-#if DNNL_VERSION_MAJOR >= 3
-  return {engine, kind, data, data, data, kEpsilon, flags | Flags::use_scale | Flags::use_shift, hint};
-#else
-  return {{kind, data, data, kEpsilon, flags | Flags::use_scale | Flags::use_shift}, engine, hint};
-#endif
-}
 
 /// A primitive bound to its arguments.
 std::function<void()> bound(const dnnl::primitive& primitive, dnnl::stream stream, Arguments arguments) {
@@ -46,15 +26,10 @@ std::function<void()> residual_add(const dnnl::engine& engine, const dnnl::strea
                                    void* residual, void* destination, bool relu) {
   dnnl::post_ops post;
   dnnl::primitive_attr attributes;
-#if DNNL_VERSION_MAJOR >= 3
-  if (relu) post.append_eltwise(dnnl::algorithm::eltwise_relu, 0.0F, 0.0F);
+  if (relu) nn::onednn::append_relu(post);
   attributes.set_post_ops(post);
-  const dnnl::binary::primitive_desc add(engine, dnnl::algorithm::binary_add, data, data, data, attributes);
-#else
-  if (relu) post.append_eltwise(1.0F, dnnl::algorithm::eltwise_relu, 0.0F, 0.0F);
-  attributes.set_post_ops(post);
-  const dnnl::binary::primitive_desc add({dnnl::algorithm::binary_add, data, data, data}, attributes, engine);
-#endif
+  const auto add =
+      nn::onednn::describe<dnnl::binary>(engine, attributes, dnnl::algorithm::binary_add, data, data, data);
   const auto tensor = [&](void* p) { return dnnl::memory(data, engine, p); };
   return bound(
       dnnl::binary(add), stream,
@@ -77,10 +52,13 @@ Passes passes(const Problem& problem, const Tensors<T>& t, const dnnl::memory::d
 
   // oneDNN keeps the mask of a fused ReLU in a workspace.
   const bool fused_relu = problem.relu && !problem.add;
-  const Flags flags = fused_relu ? Flags::fuse_norm_relu : Flags::none;
+  const Flags affine = Flags::use_scale | Flags::use_shift;
+  const Flags flags = fused_relu ? affine | Flags::fuse_norm_relu : affine;
   const Flags inference = problem.op == Op::batch_norm ? flags | Flags::use_global_stats : flags;
-  const auto train_desc = describe<Forward>(engine, dnnl::prop_kind::forward_training, data, flags);
-  const auto infer_desc = describe<Forward>(engine, dnnl::prop_kind::forward_inference, data, inference);
+  const auto train_desc =
+      nn::onednn::describe_norm<Forward>(engine, dnnl::prop_kind::forward_training, data, kEpsilon, flags);
+  const auto infer_desc =
+      nn::onednn::describe_norm<Forward>(engine, dnnl::prop_kind::forward_inference, data, kEpsilon, inference);
 
   Arguments forward{{DNNL_ARG_SRC, tensor(t.x)},
                     {DNNL_ARG_DST, tensor(t.y)},
@@ -112,7 +90,8 @@ Passes passes(const Problem& problem, const Tensors<T>& t, const dnnl::memory::d
     }
   } else if (t.dx != nullptr) {
     result.backward =
-        bound(Backward(describe_backward<Forward, Backward>(engine, data, flags, train_desc)), stream, backward);
+        bound(Backward(nn::onednn::describe_norm_backward<Backward>(engine, train_desc, data, kEpsilon, flags)), stream,
+              backward);
   }
   return result;
 }  // NOLINT(clang-analyzer-cplusplus.NewDeleteLeaks): the functions own it, and go to the caller

@@ -1,12 +1,12 @@
 #include "nn/onednn.hpp"
 
 #include <algorithm>
-#include <dnnl.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "equinorm/status.hpp"
+#include "nn/onednn_version.hpp"
 
 namespace equinorm::nn::onednn {
 namespace {
@@ -23,24 +23,6 @@ dnnl::primitive_attr attributes() {
   dnnl::primitive_attr attr;
   attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);  // else it is allocated at every call
   return attr;
-}
-
-// 3.0 did away with operation descriptors: what they took goes to the primitive descriptor.
-template <class Primitive, class... Args>
-typename Primitive::primitive_desc describe(const Args&... args) {
-#if DNNL_VERSION_MAJOR >= 3
-  return typename Primitive::primitive_desc(cpu(), args..., attributes());
-#else
-  return typename Primitive::primitive_desc(typename Primitive::desc(args...), attributes(), cpu());
-#endif
-}
-template <class Primitive, class Hint, class... Args>
-typename Primitive::primitive_desc describe_backward(const Hint& hint, const Args&... args) {
-#if DNNL_VERSION_MAJOR >= 3
-  return typename Primitive::primitive_desc(cpu(), args..., hint, attributes());
-#else
-  return typename Primitive::primitive_desc(typename Primitive::desc(args...), attributes(), cpu(), hint);
-#endif
 }
 
 memory::dim dim(std::size_t extent) {
@@ -127,18 +109,19 @@ struct Operation::State {
     const Descs& d = descs;  // not a structured binding: clang 14 does not let lambdas have those
     auto hint = front([&](auto... algorithm) {
       const auto kind = passes.training ? dnnl::prop_kind::forward_training : dnnl::prop_kind::forward_inference;
-      return describe<Forward>(kind, algorithm..., d.x, d.weight_any, d.bias, d.y, args...);
+      return describe<Forward>(cpu(), attributes(), kind, algorithm..., d.x, d.weight_any, d.bias, d.y, args...);
     });
     if (narrow) prefer_jit(hint);
     forward = pass<Forward>(hint, hint.weights_desc());
     if (!passes.training) return;
     const auto weights = front([&](auto... algorithm) {
-      return describe_backward<BackwardWeights>(hint, algorithm..., d.x, d.weight_any, d.bias, d.y, args...);
+      return describe_backward<BackwardWeights>(cpu(), attributes(), hint, algorithm..., d.x, d.weight_any, d.bias, d.y,
+                                                args...);
     });
     backward_weight = pass<BackwardWeights>(weights, weights.diff_weights_desc());
     if (!passes.input_gradient) return;
     const auto data = front([&](auto... algorithm) {
-      return describe_backward<BackwardData>(hint, algorithm..., d.x, d.weight_any, d.y, args...);
+      return describe_backward<BackwardData>(cpu(), attributes(), hint, algorithm..., d.x, d.weight_any, d.y, args...);
     });
     backward_input = pass<BackwardData>(data, data.weights_desc());
   }

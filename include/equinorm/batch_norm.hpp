@@ -49,9 +49,9 @@ struct BatchNormOptions {
   Activation activation = Activation::none;
   NonFinitePolicy non_finite = NonFinitePolicy::error;
   SingleValuePolicy single_value = SingleValuePolicy::error;
-  /// [N]: sample n ends after lengths[n] of its positions (rows of channels); what lies behind is padding: it counts
-  /// nowhere, is not read, and is 0 in y, dx and dresidual. How much of it there is changes no bit of the rest.
-  /// Channels-last only. nullptr: no padding.
+  /// [N]: sample n ends after lengths[n] of its positions, in the order of memory; what lies behind (in every plane,
+  /// channels-first) is padding: it counts nowhere, is not read, and is 0 in y, dx and dresidual. How much of it there
+  /// is changes no bit of the rest. nullptr: no padding; lengths that leave none may give other bits.
   const std::size_t* lengths = nullptr;
 };
 

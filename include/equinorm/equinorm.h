@@ -133,8 +133,8 @@ typedef struct equinorm_batch_norm_options {
   equinorm_non_finite non_finite;
   equinorm_single_value single_value;
   int32_t reserved;
-  /* NULL, or [N]: sample n ends after lengths[n] of its positions; what lies behind is padding, which counts nowhere
-   * and is not read. Channels-last only. */
+  /* NULL, or [N]: sample n ends after lengths[n] of its positions; what lies behind is padding, which counts nowhere,
+   * is not read, and is 0 in y, dx and dresidual. */
   const size_t* lengths;
 } equinorm_batch_norm_options;
 EQUINORM_API void equinorm_batch_norm_options_init(equinorm_batch_norm_options* options, size_t size);

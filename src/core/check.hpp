@@ -87,6 +87,22 @@ class Checks {
     });
   }
 
+  /// How many positions of each sample are valid; nullptr: all. To be called when x has been checked.
+  template <class T>
+  Checks& lengths(const std::size_t* lengths, const TensorView<T>& x) {
+    if (lengths == nullptr || !ok()) return *this;
+    const std::size_t axis = x.layout == Layout::channels_last ? x.shape.rank() - 1 : 1;
+    std::size_t positions = 1;
+    for (std::size_t i = 1; i < x.shape.rank(); ++i) positions *= i == axis ? 1 : x.shape[i];
+    for (std::size_t n = 0; n < x.shape[0]; ++n) {
+      require(lengths[n] <= positions, [&] {
+        return Text("lengths[" + std::to_string(n) + "] is " + std::to_string(lengths[n]),
+                    "at most the " + std::to_string(positions) + " positions of a sample");
+      });
+    }
+    return *this;
+  }
+
   /// Forward's y, which backward needs for the sign of z where an activation stands over a residual.
   template <class T>
   Checks& output(const TensorView<T>& y, const TensorView<T>& x, Activation activation, bool over_residual) {

@@ -5,8 +5,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
+#include <numeric>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "core/elements.hpp"
@@ -117,6 +120,54 @@ struct Tensors {
   std::vector<T> x, residual, dy, y, dx, dresidual;
   std::vector<P> gamma, beta, dgamma, dbeta;
   std::vector<double> mean, variance;
+};
+
+/// Samples of unequal length, padded to [N, positions, channels] or [N, channels, positions].
+struct Padding {
+  std::vector<std::size_t> lengths;
+  Layout layout;
+  std::size_t channels, positions;
+
+  Shape shape() const {
+    const std::size_t n = lengths.size();
+    if (positions % 2 == 1) {
+      return layout == Layout::channels_last ? Shape{n, positions, channels} : Shape{n, channels, positions};
+    }
+    return layout == Layout::channels_last ? Shape{n, positions / 2, 2, channels}
+                                           : Shape{n, channels, positions / 2, 2};
+  }
+  std::size_t values() const { return std::accumulate(lengths.begin(), lengths.end(), std::size_t{0}); }
+
+  /// A padded tensor with the elements of one without padding, [values, channels], and NaN wherever padding lies.
+  template <class T>
+  std::vector<T> scatter(const std::vector<T>& dense) const {
+    std::vector<T> padded(shape().elements(), to_element<T>(std::numeric_limits<double>::quiet_NaN()));
+    for_each([&](std::size_t i, std::size_t at) { padded[at] = dense[i]; });
+    return padded;
+  }
+  /// Back to [values, channels]; padding must be 0.
+  template <class T>
+  std::vector<T> gather(std::vector<T> padded) const {
+    std::vector<T> dense(values() * channels);
+    for_each([&](std::size_t i, std::size_t at) { dense[i] = std::exchange(padded[at], T{}); });
+    for (const T& rest : padded) EXPECT_TRUE(rest == T{}) << "padding";
+    return dense;
+  }
+
+ private:
+  /// Calls body(index in [values, channels], index in the padded tensor) for every valid element.
+  template <class Body>
+  void for_each(const Body& body) const {
+    std::size_t i = 0;
+    for (std::size_t n = 0; n < lengths.size(); ++n) {
+      for (std::size_t p = 0; p < lengths[n]; ++p) {
+        for (std::size_t c = 0; c < channels; ++c) {
+          const std::size_t sample = n * positions * channels;
+          body(i++, sample + (layout == Layout::channels_last ? p * channels + c : c * positions + p));
+        }
+      }
+    }
+  }
 };
 
 }  // namespace equinorm::testing_tools

@@ -32,8 +32,7 @@ Status batch_norm_forward(const BatchNormOptions& options, TensorView<const T> x
   using namespace batch_norm;
   constexpr const char* kOp = "batch_norm_forward";
   Checks checks(kOp);
-  checks.epsilon(options.epsilon).tensor("x", x);
-  check_lengths(checks, options, x);
+  checks.epsilon(options.epsilon).tensor("x", x).lengths(options.lengths, x);
   checks.like("residual", residual, x, true).like("y", y, x);
   check_running(check_statistics(checks, statistics), running);
   checks.workspace(execution, batch_norm_workspace_bytes<T>(x.shape, x.layout, options));
@@ -88,8 +87,7 @@ Status batch_norm_inference(const BatchNormOptions& options, TensorView<const T>
                             const Execution& execution) {
   using namespace batch_norm;
   Checks checks("batch_norm_inference");
-  checks.epsilon(options.epsilon).tensor("x", x);
-  check_lengths(checks, options, x);
+  checks.epsilon(options.epsilon).tensor("x", x).lengths(options.lengths, x);
   checks.like("residual", residual, x, true).like("y", y, x);
   checks.require(mean != nullptr, "mean is null", "[channels] values");
   checks.require(variance != nullptr, "variance is null", "[channels] values");
@@ -131,8 +129,7 @@ Status batch_norm_backward(const BatchNormOptions& options, TensorView<const T> 
                            const std::type_identity_t<AffineGradients<T>>& gradients, const Execution& execution) {
   using namespace batch_norm;
   Checks checks("batch_norm_backward");
-  checks.epsilon(options.epsilon).tensor("x", x);
-  check_lengths(checks, options, x);
+  checks.epsilon(options.epsilon).tensor("x", x).lengths(options.lengths, x);
   checks.output(y, x, options.activation, dresidual.data != nullptr).like("dy", dy, x).like("dx", dx, x);
   checks.like("dresidual", dresidual, x, true);
   check_statistics(checks, statistics).workspace(execution, batch_norm_workspace_bytes<T>(x.shape, x.layout, options));

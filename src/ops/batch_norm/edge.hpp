@@ -47,22 +47,6 @@ void update_running(RunningStatistics<T>& running, const Statistics& statistics,
   }
 }
 
-/// To be called when x has been checked.
-template <class T>
-Checks& check_lengths(Checks& checks, const BatchNormOptions& options, const TensorView<const T>& x) {
-  if (options.lengths == nullptr || !checks.ok()) return checks;
-  checks.require(x.layout == Layout::channels_last, "lengths are given for a channels-first x", "channels-last");
-  std::size_t positions = 1;
-  for (std::size_t i = 1; i + 1 < x.shape.rank(); ++i) positions *= x.shape[i];
-  for (std::size_t n = 0; n < x.shape[0]; ++n) {
-    checks.require(options.lengths[n] <= positions, [&] {
-      return Checks::Text("lengths[" + std::to_string(n) + "] is " + std::to_string(options.lengths[n]),
-                          "at most the " + std::to_string(positions) + " positions of a sample");
-    });
-  }
-  return checks;
-}
-
 inline Checks& check_statistics(Checks& checks, const Statistics& statistics) {
   checks.require(statistics.mean != nullptr, "statistics.mean is null", "[channels] doubles");
   return checks.require(statistics.variance != nullptr, "statistics.variance is null", "[channels] doubles");

@@ -60,8 +60,7 @@ Status batch_moments_accumulate(const BatchNormOptions& options, TensorView<cons
                                 const Execution& execution) {
   using namespace batch_norm;
   Checks checks("batch_moments_accumulate");
-  checks.tensor("x", x);
-  check_lengths(checks, options, x);
+  checks.tensor("x", x).lengths(options.lengths, x);
   check_moments(checks, "moments", moments);
   const std::size_t bytes = batch_moments_workspace_bytes<T>(x.shape, x.layout, options);
   checks.workspace(execution, bytes);

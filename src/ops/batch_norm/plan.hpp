@@ -15,10 +15,12 @@
 
 namespace equinorm::batch_norm {
 
-/// The tensor as batch norm sees it: `samples` times (channels-first) [channels, inner], or [values, channels].
+/// The tensor as batch norm sees it: `samples` times (channels-first) [channels, inner], or [values, channels]; with
+/// lengths, `samples` times [channels, positions] or [positions, channels].
 struct Geometry {
   /// sample_lengths: valid positions of each sample, or nullptr: all (BatchNormOptions::lengths).
-  Geometry(const Shape& shape, Layout layout, const std::size_t* sample_lengths = nullptr) : lengths(sample_lengths) {
+  Geometry(const Shape& shape, Layout tensor_layout, const std::size_t* sample_lengths = nullptr)
+      : layout(tensor_layout), lengths(sample_lengths) {
     const std::size_t axis = layout == Layout::channels_last ? shape.rank() - 1 : 1;
     channels = shape[axis];
     inner = 1;
@@ -33,18 +35,24 @@ struct Geometry {
     }
   }
 
-  bool columns() const { return inner == 1; }
+  /// Planes of one value make a matrix too, unless padding may stand behind it: that must change no bit.
+  bool columns() const { return inner == 1 && (lengths == nullptr || layout == Layout::channels_last); }
   /// Calls body(run) for the elements of channel c.
   template <class Body>
   void for_each_run(std::size_t c, const Body& body) const {
     if (lengths != nullptr) {
-      for (std::size_t n = 0; n < samples; ++n) body(kernels::Run{n * positions * channels + c, channels, lengths[n]});
+      for (std::size_t n = 0; n < samples; ++n) {
+        const std::size_t sample = n * positions * channels;
+        body(columns() ? kernels::Run{sample + c, channels, lengths[n]}
+                       : kernels::Run{sample + c * positions, 1, lengths[n]});
+      }
       return;
     }
     if (columns()) return body(kernels::Run{c, channels, values});
     for (std::size_t n = 0; n < samples; ++n) body(kernels::Run{(n * channels + c) * inner, 1, inner});
   }
 
+  Layout layout;
   const std::size_t* lengths;
   std::size_t channels, samples, inner, values, elements;
   std::size_t positions = 0;  ///< of a sample, padding included, where there are lengths

@@ -1,11 +1,13 @@
-// Batch norm over samples of unequal length, [N, positions, channels] with lengths[n] valid positions each: what lies
-// behind them is read by nobody and written as 0. Blocks are cut within samples, from the lengths alone, so that the
-// amount of padding changes no bit.
+// Batch norm over samples of unequal length, [N, positions, channels] or [N, channels, positions] with lengths[n] valid
+// positions each: what lies behind them is read by nobody and written as 0. Blocks are cut within samples, from the
+// lengths alone, so that the amount of padding changes no bit.
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 
+#include "core/padding.hpp"
 #include "ops/batch_norm/channels.hpp"
 #include "ops/batch_norm/plan.hpp"
 #include "parallel/parallel_for.hpp"
@@ -20,10 +22,8 @@ class Ragged {
 
   void statistics(const T* x, const Statistics& out) const {
     parallel_for(tasks_, workers_, [&](std::size_t task) {
-      std::size_t rows = 0;
-      for_each_block(task, [&](std::size_t at, const Block& block) {
-        run_.column_moments(x + at, block, rows, first(task), second(task));
-        rows += block.rows;
+      for_each_block(task, [&](std::size_t at, std::size_t channel, std::size_t before, const auto& block) {
+        moments(x + at, block, before, first(task) + channel, second(task) + channel);
       });
     });
     std::size_t rows = 0;
@@ -45,10 +45,10 @@ class Ragged {
     const bool careful = channels.prepare_all();
     for (std::size_t c = 0; careful && c < g_.channels; ++c) channels.normalize_carefully(c, t);
     parallel_for(tasks_, workers_, [&](std::size_t task) {
-      for_each_block(task, [&](std::size_t at, const Block& block) {
-        if (!careful) run_.normalize_columns(t.at(at), block, s_.coefficients);
+      for_each_block(task, [&](std::size_t at, std::size_t channel, std::size_t, const auto& block) {
+        if (!careful) normalize(t.at(at), block, coefficients().at(channel));
       });
-      for_each_padding(task, [&](std::size_t at, std::size_t count) { std::fill_n(t.y + at, count, T{}); });
+      clear(task, t.y);
     });
   }
 
@@ -57,8 +57,8 @@ class Ragged {
     parallel_for(tasks_, workers_, [&](std::size_t task) {
       std::fill_n(first(task), g_.channels, 0.0);
       std::fill_n(second(task), g_.channels, 0.0);
-      for_each_block(task, [&](std::size_t at, const Block& block) {
-        run_.column_dots(t.at(at), block, s_.coefficients, first(task), second(task));
+      for_each_block(task, [&](std::size_t at, std::size_t channel, std::size_t, const auto& block) {
+        dots(t.at(at), block, coefficients().at(channel), first(task) + channel, second(task) + channel);
       });
     });
     bool careful = false;
@@ -73,17 +73,16 @@ class Ragged {
     }
     for (std::size_t c = 0; careful && c < g_.channels; ++c) channels.differentiate_carefully(c, t);
     parallel_for(tasks_, workers_, [&](std::size_t task) {
-      for_each_block(task, [&](std::size_t at, const Block& block) {
-        if (!careful) run_.gradient_columns(t.at(at), block, s_.coefficients);
+      for_each_block(task, [&](std::size_t at, std::size_t channel, std::size_t, const auto& block) {
+        if (!careful) differentiate(t.at(at), block, coefficients().at(channel));
       });
-      for_each_padding(task, [&](std::size_t at, std::size_t count) {
-        std::fill_n(t.dx + at, count, T{});
-        if (t.dresidual != nullptr) std::fill_n(t.dresidual + at, count, T{});
-      });
+      clear(task, t.dx);
+      clear(task, t.dresidual);
     });
   }
 
  private:
+  kernels::Coefficients<T> coefficients() const { return s_.coefficients; }
   double* first(std::size_t task) const { return s_.first + task * g_.channels; }
   double* second(std::size_t task) const { return s_.second + task * g_.channels; }
   std::size_t first_sample(std::size_t task) const { return task * g_.samples / tasks_; }
@@ -94,24 +93,71 @@ class Ragged {
     return rows;
   }
 
-  /// Calls body(element, block) for the valid rows of a task's samples.
+  /// Calls body(element, its channel, the task's values of a channel before it, block) for the valid positions of a
+  /// task's samples; block is a Block of rows, all channels wide, or a PlaneBlock of some channels.
   template <class Body>
   void for_each_block(std::size_t task, const Body& body) const {
-    const std::size_t c = g_.channels, most = std::clamp<std::size_t>(kernels::ColumnPlan::kBlockFloats / c, 32, 512);
-    for (std::size_t n = first_sample(task); n < first_sample(task + 1); ++n) {
-      for (std::size_t row = 0; row < g_.lengths[n]; row += most) {
-        body((n * g_.positions + row) * c, Block{std::min(most, g_.lengths[n] - row), c, c});
+    const std::size_t c = g_.channels, rows = std::clamp<std::size_t>(kernels::ColumnPlan::kBlockFloats / c, 32, 512);
+    std::size_t before = 0;
+    for (std::size_t n = first_sample(task); n < first_sample(task + 1); before += g_.lengths[n++]) {
+      const std::size_t sample = n * g_.positions * c, length = g_.lengths[n];
+      for (std::size_t p = 0; g_.columns() && p < length; p += rows) {
+        body(sample + p * c, 0, before + p, Block{std::min(rows, length - p), c, c});
+      }
+      if (g_.columns() || length == 0) continue;
+      const std::size_t group = std::clamp<std::size_t>(SegmentPlan::kGroupFloats / length, 1, kMaxPlaneChannels);
+      for (std::size_t begin = 0; begin < c; begin += group) {
+        for (std::size_t p = 0; p < length; p += SegmentPlan::kBlockFloats) {
+          body(sample + begin * g_.positions + p, begin, before + p,
+               PlaneBlock{1, 0, std::min(group, c - begin), g_.positions,
+                          std::min(SegmentPlan::kBlockFloats, length - p)});
+        }
       }
     }
   }
 
-  /// Calls body(element, count) for what lies behind them.
-  template <class Body>
-  void for_each_padding(std::size_t task, const Body& body) const {
+  void clear(std::size_t task, T* tensor) const {
     for (std::size_t n = first_sample(task); n < first_sample(task + 1); ++n) {
-      const std::size_t valid = g_.lengths[n];
-      body((n * g_.positions + valid) * g_.channels, (g_.positions - valid) * g_.channels);
+      clear_padding(tensor, g_.layout, g_.channels, g_.positions, n, g_.lengths[n]);
     }
+  }
+
+  // The kernels of either kind of block.
+
+  using Coefficients = kernels::Coefficients<T>;
+
+  /// Takes in the moments of a block; `before`: the values of each channel in mean and m2 already.
+  void moments(const T* x, const Block& block, std::size_t before, double* mean, double* m2) const {
+    run_.column_moments(x, block, before, mean, m2);
+  }
+  void moments(const T* x, const PlaneBlock& block, std::size_t before, double* mean, double* m2) const {
+    std::array<Moments, kMaxPlaneChannels> of_block;
+    run_.plane_moments(x, block, of_block.data());
+    for (std::size_t c = 0; c < block.channels; ++c) {
+      Moments total{static_cast<double>(before), mean[c], m2[c]};
+      total.merge(of_block[c]);
+      mean[c] = total.mean;
+      m2[c] = total.m2;
+    }
+  }
+  void normalize(const kernels::Forward<T>& t, const Block& block, const Coefficients& k) const {
+    run_.normalize_columns(t, block, k);
+  }
+  void normalize(const kernels::Forward<T>& t, const PlaneBlock& block, const Coefficients& k) const {
+    run_.normalize_planes(t, block, k);
+  }
+  void dots(const kernels::Backward<T>& t, const Block& block, const Coefficients& k, double* sum, double* dot) const {
+    run_.column_dots(t, block, k, sum, dot);
+  }
+  void dots(const kernels::Backward<T>& t, const PlaneBlock& block, const Coefficients& k, double* sum,
+            double* dot) const {
+    run_.plane_dots(t, block, k, sum, dot);
+  }
+  void differentiate(const kernels::Backward<T>& t, const Block& block, const Coefficients& k) const {
+    run_.gradient_columns(t, block, k);
+  }
+  void differentiate(const kernels::Backward<T>& t, const PlaneBlock& block, const Coefficients& k) const {
+    run_.gradient_planes(t, block, k);
   }
 
   const Geometry& g_;

@@ -1,159 +1,125 @@
 // Batch norm over samples of unequal length.
 #include <gtest/gtest.h>
 
-#include <cmath>
+#include <algorithm>
 #include <limits>
-#include <numeric>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "core/norm_testing.hpp"
-#include "equinorm/batch_norm.hpp"
+#include "core/length_cases.hpp"
+#include "ops/batch_norm/call_testing.hpp"
 
 namespace equinorm {
 namespace {
 
-const std::vector<std::size_t> kLengths = {5, 0, 9, 1, 7, 9, 3};
+using namespace testing_tools;
 
-/// A padded batch [N, positions, channels], NaN wherever padding lies; or, with positions = 0, its valid rows alone.
+/// The valid values alone, as a matrix without padding.
 template <class T>
-struct Batch {
-  Batch(std::size_t position_count, std::size_t channel_count, double scale)
-      : positions(position_count), channels(channel_count) {
-    const bool padded = positions > 0;
-    const Philox random(3, 1);
-    std::size_t next = 0;
-    for (const std::size_t length : kLengths) {
-      for (std::size_t p = 0; p < (padded ? positions : length); ++p) {
-        for (std::size_t c = 0; c < channels; ++c) {
-          const bool valid = p < length;
-          const auto value = [&](double v) {
-            return to_element<T>(valid ? v : std::numeric_limits<double>::quiet_NaN());
-          };
-          const double noise = random.normal(next);
-          x.push_back(value(scale * (noise + 3)));
-          residual.push_back(value(random.normal(next + 100'000)));
-          dy.push_back(value(random.normal(next + 200'000)));
-          is_valid.push_back(valid);
-          next += valid ? 1 : 0;
-        }
-      }
-    }
-    shape = padded ? Shape{kLengths.size(), positions, channels}
-                   : Shape{std::reduce(kLengths.begin(), kLengths.end()), channels};
-    if (padded) options.lengths = kLengths.data();
-    options.activation = Activation::relu;
-    y = dx = dresidual = std::vector<T>(x.size(), to_element<T>(-7));
-    mean = variance = std::vector<double>(channels, -7);
-    dgamma = dbeta = std::vector<Parameter<T>>(channels, -7);
-  }
+Call<T> dense_call(const cases::LengthCase& c, double mean_of_x, double sigma_of_x = 1) {
+  const Padding padding{c.lengths, Layout::channels_last, c.channels, c.longest};
+  Call<T> call({padding.values(), c.channels}, Layout::channels_last, mean_of_x, sigma_of_x);
+  call.add = true;
+  call.options.activation = Activation::relu;
+  return call;
+}
 
-  template <class U>
-  TensorView<U> view(U* data) const {
-    return {data, shape, Layout::channels_last};
+/// The same call on padded tensors.
+template <class T>
+Call<T> pad(const Call<T>& dense, const Padding& padding) {
+  Call<T> call = dense;
+  call.shape = padding.shape();
+  call.layout = padding.layout;
+  for (std::vector<T> Call<T>::*tensor : {&Call<T>::x, &Call<T>::residual, &Call<T>::dy}) {
+    call.*tensor = padding.scatter(dense.*tensor);
   }
-  Status run(const Execution& execution = {}) {
-    const Statistics statistics{mean.data(), variance.data()};
-    const TensorView<const T> in = view<const T>(x.data());
-    Status status = batch_norm_forward<T>(options, in, {}, view<const T>(residual.data()), view(y.data()), statistics,
-                                          nullptr, execution);
-    if (!status.ok()) return status;
-    return batch_norm_backward<T>(options, in, view<const T>(y.data()), view<const T>(dy.data()), {}, statistics,
-                                  view(dx.data()), view(dresidual.data()), {dgamma.data(), dbeta.data()}, execution);
+  for (std::vector<T> Call<T>::*tensor : {&Call<T>::y, &Call<T>::dx, &Call<T>::dresidual}) {
+    (call.*tensor).assign(call.x.size(), to_element<T>(-7));
   }
+  call.options.lengths = padding.lengths.data();
+  return call;
+}
 
-  /// The valid elements of v; those of padding must be 0.
-  std::vector<T> valid(const std::vector<T>& v) const {
-    std::vector<T> result;
-    for (std::size_t i = 0; i < v.size(); ++i) {
-      if (is_valid[i]) {
-        result.push_back(v[i]);
-      } else {
-        EXPECT_TRUE(v[i] == T{}) << "padding " << i;
-      }
-    }
-    return result;
-  }
-
-  std::size_t positions, channels;
-  Shape shape;
-  BatchNormOptions options{};
-  std::vector<bool> is_valid;
-  std::vector<T> x, residual, dy, y, dx, dresidual;
-  std::vector<double> mean, variance;
-  std::vector<Parameter<T>> dgamma, dbeta;
-};
+/// And its results, without the padding, which must be 0 in them.
+template <class T>
+Call<T> without_padding(const Call<T>& call, const Call<T>& dense, const Padding& padding) {
+  Call<T> result = dense;
+  result.y = padding.gather(call.y);
+  result.dx = padding.gather(call.dx);
+  if (call.add) result.dresidual = padding.gather(call.dresidual);
+  result.mean = call.mean;
+  result.variance = call.variance;
+  result.dgamma = call.dgamma;
+  result.dbeta = call.dbeta;
+  return result;
+}
 
 template <class T>
 class BatchNormLengths : public testing::Test {
  protected:
   void TearDown() override { ASSERT_TRUE(set_simd_target("").ok()); }
 };
-TYPED_TEST_SUITE(BatchNormLengths, testing_tools::ElementTypes, testing_tools::ElementNames);
+TYPED_TEST_SUITE(BatchNormLengths, ElementTypes, ElementNames);
 
-/// Scales: what nets see, and values that go the careful way.
+/// Means of x; the last goes the careful way.
 template <class T>
-std::vector<double> scales() {
-  return std::is_same_v<T, float> ? std::vector<double>{1, 1e20} : std::vector<double>{1};
+std::vector<double> means() {
+  return std::is_same_v<T, float> ? std::vector<double>{0, 1e3, 3e20} : std::vector<double>{0, 1e3};
+}
+double sigma(double mean) {
+  return mean > 1e10 ? mean / 3 : 1;
 }
 
-TYPED_TEST(BatchNormLengths, AgreeWithTheValidRowsAlone) {
+constexpr Layout kLayouts[] = {Layout::channels_last, Layout::channels_first};
+
+std::string describe(const cases::LengthCase& c, Layout layout) {
+  return (layout == Layout::channels_last ? "channels-last, " : "channels-first, ") + std::string(c.why);
+}
+
+TYPED_TEST(BatchNormLengths, MatchTheReferenceOnTheValidValuesAlone) {
   using T = TypeParam;
-  // One rounding of T, and some of the type of computing (the blocks of the sums differ), at values of a few σ.
-  constexpr double unit = std::is_same_v<T, double>     ? 0x1p-47
-                          : std::is_same_v<T, float>    ? 0x1p-20
-                          : std::is_same_v<T, bfloat16> ? 0x1p-7
-                                                        : 0x1p-10;
-  for (const std::size_t channels : {1U, 3U, 16U, 37U, 130U}) {
-    for (const double scale : scales<T>()) {
-      Batch<T> padded(11, channels, scale), dense(0, channels, scale);
-      ASSERT_TRUE(padded.run().ok());
-      ASSERT_TRUE(dense.run().ok());
-      const auto near = [&](const std::vector<T>& a, const std::vector<T>& b, double size) {
-        ASSERT_EQ(a.size(), b.size());
-        for (std::size_t i = 0; i < a.size(); ++i) {
-          ASSERT_NEAR(to_double(a[i]), to_double(b[i]), 8 * unit * size) << channels << " channels, element " << i;
+  for (const auto& c : cases::lengths()) {
+    for (const Layout layout : kLayouts) {
+      for (const Activation activation :
+           {Activation::none, Activation::relu, Activation::leaky_relu, Activation::silu, Activation::gelu}) {
+        for (const double mean : means<T>()) {
+          if (c.longest > 1000 && activation != Activation::relu) continue;  // for the time it takes
+          const Padding padding{c.lengths, layout, c.channels, c.longest + 2};
+          Call<T> dense = dense_call<T>(c, mean, sigma(mean));
+          dense.options.activation = activation;
+          dense.add = activation == Activation::relu || activation == Activation::leaky_relu;
+          Call<T> call = pad(dense, padding);
+          const Status status = call.run({2});
+          ASSERT_TRUE(status.ok()) << status.message();
+          expect_right(without_padding(call, dense, padding), describe(c, layout));
+          if (testing::Test::HasFailure()) return;
         }
-      };
-      near(padded.valid(padded.y), dense.y, 4);
-      near(padded.valid(padded.dx), dense.dx, 4 / scale);
-      near(padded.valid(padded.dresidual), dense.dresidual, 0);
-      for (std::size_t c = 0; c < channels; ++c) {
-        ASSERT_NEAR(padded.mean[c], dense.mean[c], 0x1p-22 * scale);
-        ASSERT_NEAR(padded.variance[c], dense.variance[c], 0x1p-20 * scale * scale);
-        ASSERT_NEAR(to_double(padded.dgamma[c]), to_double(dense.dgamma[c]), 1e-4);
-        ASSERT_NEAR(to_double(padded.dbeta[c]), to_double(dense.dbeta[c]), 1e-4);
       }
     }
   }
 }
 
 TYPED_TEST(BatchNormLengths, TheAmountOfPaddingChangesNoBitOnAnyTargetOrThread) {
-  testing_tools::SeenBits seen;
+  SeenBits seen;
   using T = TypeParam;
-  for (const std::size_t channels : {1U, 3U, 37U, 130U}) {
-    for (const double scale : scales<T>()) {
-      std::optional<Batch<T>> first;
-      for (const std::string& target : simd_targets()) {
-        ASSERT_TRUE(set_simd_target(target).ok());
-        for (const std::size_t positions : {9U, 10U, 200U}) {
-          for (const int threads : {1, 3}) {
-            Batch<T> batch(positions, channels, scale);
-            ASSERT_TRUE(batch.run({threads}).ok());
-            if (!first) {
-              first = batch;
-              seen.add(testing_tools::hash_of(batch.x, batch.residual, batch.dy),
-                       testing_tools::hash_of(batch.y, batch.dx, batch.dresidual, batch.mean, batch.variance,
-                                              batch.dgamma, batch.dbeta));
+  for (const auto& c : cases::lengths()) {
+    for (const Layout layout : kLayouts) {
+      for (const double mean : means<T>()) {
+        if (c.longest > 1000 && mean > 0) continue;
+        const Call<T> dense = dense_call<T>(c, mean, sigma(mean));
+        std::optional<std::uint64_t> first;
+        for (const std::string& target : simd_targets()) {
+          ASSERT_TRUE(set_simd_target(target).ok());
+          for (const std::size_t more : {0U, 1U, 60U}) {
+            for (const int threads : {1, 3}) {
+              const Padding padding{c.lengths, layout, c.channels, c.longest + more};
+              Call<T> call = pad(dense, padding);
+              ASSERT_TRUE(call.run({threads}).ok());
+              const std::uint64_t bits = without_padding(call, dense, padding).fingerprint();
+              if (!first) first = seen.add(dense.fingerprint_of_inputs(), bits);
+              ASSERT_EQ(bits, *first) << describe(c, layout) << " " << more << " " << target << " " << threads;
             }
-            ASSERT_TRUE(batch.valid(batch.y) == first->valid(first->y)) << positions << " " << target;
-            ASSERT_TRUE(batch.valid(batch.dx) == first->valid(first->dx)) << positions << " " << target;
-            ASSERT_TRUE(batch.valid(batch.dresidual) == first->valid(first->dresidual));
-            ASSERT_EQ(batch.mean, first->mean);
-            ASSERT_EQ(batch.variance, first->variance);
-            ASSERT_EQ(batch.dgamma, first->dgamma);
-            ASSERT_EQ(batch.dbeta, first->dbeta);
           }
         }
       }
@@ -161,47 +127,131 @@ TYPED_TEST(BatchNormLengths, TheAmountOfPaddingChangesNoBitOnAnyTargetOrThread) 
   }
 }
 
+TYPED_TEST(BatchNormLengths, InferenceIsThatOfTheValidValuesBitForBit) {
+  using T = TypeParam;
+  for (const auto& c : cases::lengths()) {
+    for (const Layout layout : kLayouts) {
+      const Padding padding{c.lengths, layout, c.channels, c.longest + 3};
+      Call<T> dense = dense_call<T>(c, 0), call = pad(dense, padding);
+      const std::vector<Parameter<T>> mean(c.channels, Parameter<T>{0.3F}), variance(c.channels, Parameter<T>{2});
+      for (Call<T>* of : {&dense, &call}) {
+        ASSERT_TRUE(batch_norm_inference<T>(of->options, of->in(of->x), of->affine(), mean.data(), variance.data(),
+                                            of->in(of->residual), of->view(of->y.data()))
+                        .ok());
+      }
+      ASSERT_TRUE(padding.gather(call.y) == dense.y) << describe(c, layout);
+    }
+  }
+}
+
+TYPED_TEST(BatchNormLengths, InPlaceAndInACallersWorkspaceGiveTheSameBits) {
+  using T = TypeParam;
+  for (const auto& c : cases::lengths()) {
+    for (const Layout layout : kLayouts) {
+      const Padding padding{c.lengths, layout, c.channels, c.longest + 1};
+      const Call<T> dense = dense_call<T>(c, 0);
+      Call<T> apart = pad(dense, padding);
+      ASSERT_TRUE(apart.run().ok());
+      Call<T> inside = apart;
+      const std::size_t bytes = batch_norm_workspace_bytes<T>(apart.shape, layout, apart.options);
+      std::vector<std::byte> memory(bytes + 64 + 1, std::byte{0xAB});
+      std::byte* workspace = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) % 64;
+      const Execution execution{1, workspace, bytes};
+      ASSERT_TRUE(batch_norm_forward<T>(inside.options, inside.in(inside.x), inside.affine(),
+                                        inside.in(inside.residual), inside.view(inside.x.data()), inside.statistics(),
+                                        nullptr, execution)
+                      .ok());
+      ASSERT_TRUE(inside.x == apart.y) << describe(c, layout);
+      inside.x = padding.scatter(dense.x);
+      ASSERT_TRUE(batch_norm_backward<T>(inside.options, inside.in(inside.x), inside.in(inside.y), inside.in(inside.dy),
+                                         inside.affine(), inside.statistics(), inside.view(inside.x.data()),
+                                         inside.view(inside.dy.data()), inside.gradients(), execution)
+                      .ok());
+      ASSERT_TRUE(inside.x == apart.dx) << describe(c, layout);
+      ASSERT_TRUE(inside.dy == apart.dresidual) << describe(c, layout);
+      ASSERT_EQ(inside.dgamma, apart.dgamma);
+      ASSERT_EQ(workspace[bytes], std::byte{0xAB}) << "written beyond the workspace";
+    }
+  }
+}
+
+const cases::LengthCase kShort = {{5, 0, 9, 1, 7, 9, 3}, 4, 9, ""};
+
 TEST(BatchNormLengthsArguments, AreNamed) {
-  Batch<float> short_batch(8, 4, 1);
-  EXPECT_NE(short_batch.run().message().find("lengths[2] is 9; expected at most the 8 positions"), std::string::npos);
-  Batch<float> first(11, 4, 1);
-  const TensorView<const float> x{first.x.data(), {7, 4, 11}, Layout::channels_first};
-  const Status status = batch_norm_forward<float>(first.options, x, {}, {}, {first.y.data(), x.shape, x.layout},
-                                                  {first.mean.data(), first.variance.data()}, nullptr);
-  EXPECT_NE(status.message().find("expected channels-last"), std::string::npos) << status.message();
+  for (const Layout layout : kLayouts) {
+    const Padding padding{kShort.lengths, layout, kShort.channels, 11};
+    const std::vector<std::size_t> long_lengths = {5, 0, 12, 1, 7, 13, 3};
+    Call<float> call = pad(dense_call<float>(kShort, 0), padding);
+    call.options.lengths = long_lengths.data();
+    const Status status = call.run();
+    EXPECT_EQ(status.code(), StatusCode::invalid_argument);
+    EXPECT_NE(status.message().find("lengths[2] is 12; expected at most the 11 positions"), std::string::npos)
+        << status.message();
+    EXPECT_EQ(call.y, std::vector<float>(call.y.size(), -7.0F)) << "nothing is written";
+  }
 }
 
 TEST(BatchNormLengthsArguments, AllPaddingIsTooFewValuesAndHasNoGradient) {
-  const std::vector<std::size_t> none(kLengths.size(), 0);
-  Batch<float> batch(11, 4, 1);
-  batch.options.lengths = none.data();
-  EXPECT_EQ(batch.run().code(), StatusCode::too_few_values);
-  const Statistics statistics{batch.mean.data(), batch.variance.data()};
-  ASSERT_TRUE(batch_norm_backward<float>(batch.options, batch.view<const float>(batch.x.data()),
-                                         batch.view<const float>(batch.y.data()),
-                                         batch.view<const float>(batch.dy.data()), {}, statistics,
-                                         batch.view(batch.dx.data()), {}, {batch.dgamma.data(), batch.dbeta.data()})
-                  .ok());
-  EXPECT_EQ(batch.dx, std::vector<float>(batch.dx.size(), 0.0F));
-  EXPECT_EQ(batch.dgamma, std::vector<float>(4, 0.0F));
+  for (const Layout layout : kLayouts) {
+    const std::vector<std::size_t> none(kShort.lengths.size(), 0);
+    const Padding padding{kShort.lengths, layout, kShort.channels, 11};
+    Call<float> call = pad(dense_call<float>(kShort, 0), padding);
+    call.options.lengths = none.data();
+    call.options.single_value = SingleValuePolicy::allow;
+    EXPECT_EQ(call.run().code(), StatusCode::too_few_values);
+    ASSERT_TRUE(batch_norm_backward<float>(call.options, call.in(call.x), call.in(call.y), call.in(call.dy), {},
+                                           call.statistics(), call.view(call.dx.data()),
+                                           call.view(call.dresidual.data()), call.gradients())
+                    .ok());
+    EXPECT_EQ(call.dx, std::vector<float>(call.dx.size(), 0.0F));
+    EXPECT_EQ(call.dresidual, call.dx);
+    EXPECT_EQ(call.dgamma, std::vector<float>(4, 0.0F));
+    EXPECT_EQ(call.dbeta, call.dgamma);
+    const std::vector<float> zeros(4, 0.0F), ones(4, 1.0F);
+    ASSERT_TRUE(batch_norm_inference<float>(call.options, call.in(call.x), {}, zeros.data(), ones.data(), {},
+                                            call.view(call.y.data()))
+                    .ok());
+    EXPECT_EQ(call.y, call.dx);
+  }
 }
 
-TEST(BatchNormLengthsArguments, RunningStatisticsCountTheValidRowsAlone) {
-  Batch<float> padded(11, 5, 1), dense(0, 5, 1);
-  std::vector<float> means[2] = {std::vector<float>(5), std::vector<float>(5)}, variances[2] = {means[0], means[0]};
-  int which = 0;
-  for (Batch<float>* batch : {&padded, &dense}) {
-    RunningStatistics<float> running{means[which].data(), variances[which].data(), 0, 0, RunningOptions::torch(1.0)};
-    ASSERT_TRUE(batch_norm_forward<float>(batch->options, batch->view<const float>(batch->x.data()), {}, {},
-                                          batch->view(batch->y.data()), {batch->mean.data(), batch->variance.data()},
-                                          &running)
-                    .ok());
-    ++which;
+TEST(BatchNormLengthsArguments, OneValidValueIsOneValue) {
+  for (const Layout layout : kLayouts) {
+    const cases::LengthCase one = {{0, 1, 0}, 3, 1, ""};
+    const Padding padding{one.lengths, layout, 3, 5};
+    const Call<float> dense = dense_call<float>(one, 0);
+    Call<float> call = pad(dense, padding);
+    EXPECT_EQ(call.run().code(), StatusCode::too_few_values);
+    call.options.single_value = SingleValuePolicy::allow;
+    ASSERT_TRUE(call.run().ok());
+    const std::vector<float> y = padding.gather(call.y);
+    for (std::size_t c = 0; c < 3; ++c) {
+      EXPECT_EQ(call.mean[c], static_cast<double>(dense.x[c]));
+      EXPECT_EQ(call.variance[c], 0);
+      EXPECT_EQ(y[c], std::max(dense.beta[c] + dense.residual[c], 0.0F));
+    }
+    EXPECT_EQ(padding.gather(call.dx), std::vector<float>(3, 0.0F));
   }
-  for (std::size_t c = 0; c < 5; ++c) {
-    EXPECT_NEAR(static_cast<double>(means[0][c]), static_cast<double>(means[1][c]), 1e-6);
-    EXPECT_NEAR(static_cast<double>(variances[0][c]), static_cast<double>(variances[1][c]), 1e-6)
-        << "m/(m−1) of 34 rows";
+}
+
+TEST(BatchNormLengthsArguments, RunningStatisticsCountTheValidValuesAlone) {
+  for (const Layout layout : kLayouts) {
+    const Padding padding{kShort.lengths, layout, kShort.channels, 11};
+    Call<float> dense = dense_call<float>(kShort, 0), padded = pad(dense, padding);
+    std::vector<float> means[2] = {std::vector<float>(4), std::vector<float>(4)}, variances[2] = {means[0], means[0]};
+    int which = 0;
+    for (Call<float>* call : {&padded, &dense}) {
+      RunningStatistics<float> running{means[which].data(), variances[which].data(), 0, 0, RunningOptions::torch(1.0)};
+      ASSERT_TRUE(batch_norm_forward<float>(call->options, call->in(call->x), {}, {}, call->view(call->y.data()),
+                                            call->statistics(), &running)
+                      .ok());
+      ++which;
+    }
+    for (std::size_t c = 0; c < 4; ++c) {
+      EXPECT_NEAR(static_cast<double>(means[0][c]), static_cast<double>(means[1][c]), 1e-6);
+      EXPECT_NEAR(static_cast<double>(variances[0][c]), static_cast<double>(variances[1][c]), 1e-6)
+          << "m/(m−1) of 34 values";
+    }
   }
 }
 

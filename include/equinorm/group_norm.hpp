@@ -28,9 +28,14 @@ struct GroupNormOptions {
   std::size_t groups = 1;  ///< divides the channels
   double epsilon = 1e-5;   ///< inside the root; at least 1e-30
   Activation activation = Activation::none;
+  /// [N]: sample n ends after lengths[n] of its positions, in the order of memory; what lies behind (in every plane,
+  /// channels-first) is padding: it counts nowhere, is not read, and is 0 in y, dx and dresidual. How much of it there
+  /// is changes no bit of the rest. A sample of length 0 has mean and variance 0. nullptr: no padding; lengths that
+  /// leave none may give other bits.
+  const std::size_t* lengths = nullptr;
 };
 
-/// Scratch that every call needs for this shape, in bytes; 0 where the arguments are wrong.
+/// Scratch that every call needs for this shape and these options, in bytes; 0 where the arguments are wrong.
 template <class T>
 EQUINORM_API std::size_t group_norm_workspace_bytes(const GroupNormOptions& options, const Shape& shape, Layout layout);
 

@@ -10,6 +10,7 @@ namespace equinorm {
 struct InstanceNormOptions {
   double epsilon = 1e-5;  ///< inside the root; at least 1e-30
   Activation activation = Activation::none;
+  const std::size_t* lengths = nullptr;  ///< padding: GroupNormOptions::lengths
 };
 
 namespace instance_norm_detail {
@@ -17,7 +18,7 @@ namespace instance_norm_detail {
 inline GroupNormOptions as_groups(const InstanceNormOptions& options, const Shape& shape, Layout layout) {
   const std::size_t rank = shape.rank();
   const std::size_t axis = layout == Layout::channels_last && rank > 0 ? rank - 1 : 1;
-  return {axis < kMaxRank ? shape[axis] : 0, options.epsilon, options.activation};
+  return {axis < kMaxRank ? shape[axis] : 0, options.epsilon, options.activation, options.lengths};
 }
 
 }  // namespace instance_norm_detail

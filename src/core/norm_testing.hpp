@@ -170,4 +170,29 @@ struct Padding {
   }
 };
 
+/// A call on [values, channels], on padded tensors instead. Keep the padding as long as the call.
+template <class Call>
+Call pad(const Call& dense, const Padding& padding) {
+  Call call = dense;
+  call.shape = padding.shape();
+  call.layout = padding.layout;
+  for (const auto tensor : {&Call::x, &Call::residual, &Call::dy}) call.*tensor = padding.scatter(dense.*tensor);
+  call.y = call.dx = call.dresidual = decltype(call.y)(call.x.size(), dense.y.at(0));  // not written yet
+  call.options.lengths = padding.lengths.data();
+  return call;
+}
+
+/// Such a call, done, with the tensors of outputs as they would be for `dense`; in them padding must be 0.
+template <class Call>
+Call without_padding(const Call& call, const Call& dense, const Padding& padding) {
+  Call result = call;
+  result.shape = dense.shape;
+  result.layout = dense.layout;
+  result.options.lengths = nullptr;
+  for (const auto tensor : {&Call::x, &Call::residual, &Call::dy}) result.*tensor = dense.*tensor;
+  for (const auto tensor : {&Call::y, &Call::dx}) result.*tensor = padding.gather(call.*tensor);
+  result.dresidual = call.add ? padding.gather(call.dresidual) : dense.dresidual;
+  return result;
+}
+
 }  // namespace equinorm::testing_tools

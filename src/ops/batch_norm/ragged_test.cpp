@@ -25,36 +25,6 @@ Call<T> dense_call(const cases::LengthCase& c, double mean_of_x, double sigma_of
   return call;
 }
 
-/// The same call on padded tensors.
-template <class T>
-Call<T> pad(const Call<T>& dense, const Padding& padding) {
-  Call<T> call = dense;
-  call.shape = padding.shape();
-  call.layout = padding.layout;
-  for (std::vector<T> Call<T>::*tensor : {&Call<T>::x, &Call<T>::residual, &Call<T>::dy}) {
-    call.*tensor = padding.scatter(dense.*tensor);
-  }
-  for (std::vector<T> Call<T>::*tensor : {&Call<T>::y, &Call<T>::dx, &Call<T>::dresidual}) {
-    (call.*tensor).assign(call.x.size(), to_element<T>(-7));
-  }
-  call.options.lengths = padding.lengths.data();
-  return call;
-}
-
-/// And its results, without the padding, which must be 0 in them.
-template <class T>
-Call<T> without_padding(const Call<T>& call, const Call<T>& dense, const Padding& padding) {
-  Call<T> result = dense;
-  result.y = padding.gather(call.y);
-  result.dx = padding.gather(call.dx);
-  if (call.add) result.dresidual = padding.gather(call.dresidual);
-  result.mean = call.mean;
-  result.variance = call.variance;
-  result.dgamma = call.dgamma;
-  result.dbeta = call.dbeta;
-  return result;
-}
-
 template <class T>
 class BatchNormLengths : public testing::Test {
  protected:

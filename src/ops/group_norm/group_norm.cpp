@@ -22,7 +22,7 @@ bool plannable(const GroupNormOptions& options, const Shape& shape, Layout layou
 template <class T>
 Checks& check(Checks& checks, const GroupNormOptions& options, const TensorView<const T>& x) {
   using Text = Checks::Text;
-  checks.epsilon(options.epsilon).tensor("x", x);
+  checks.epsilon(options.epsilon).tensor("x", x).lengths(options.lengths, x);
   if (!checks.ok()) return checks;
   const std::size_t channels = x.shape[x.layout == Layout::channels_last ? x.shape.rank() - 1 : 1];
   return checks.require(options.groups > 0 && channels % options.groups == 0, [&] {
@@ -34,7 +34,7 @@ Checks& check(Checks& checks, const GroupNormOptions& options, const TensorView<
 template <class T>
 std::size_t workspace_bytes(const GroupNormOptions& options, const Shape& shape, Layout layout) {
   if (!plannable(options, shape, layout)) return 0;
-  const Geometry g(options.groups, shape, layout);
+  const Geometry g(options, shape, layout);
   const Plan plan(g);
   Workspace count;
   count.take<Scratch<T>>(plan.tasks);
@@ -46,7 +46,7 @@ std::size_t workspace_bytes(const GroupNormOptions& options, const Shape& shape,
 template <class T, class Body>
 void with_groups(const GroupNormOptions& options, const TensorView<const T>& x, const Affine<T>& affine,
                  const Execution& execution, const Body& body) {
-  const Geometry g(options.groups, x.shape, x.layout);
+  const Geometry g(options, x.shape, x.layout);
   const Plan plan(g);
   const Memory memory(execution, workspace_bytes<T>(options, x.shape, x.layout));
   Workspace workspace(memory.base());

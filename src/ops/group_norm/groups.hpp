@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstddef>
 
+#include "core/padding.hpp"
 #include "kernels/careful.hpp"
 #include "ops/group_norm/plan.hpp"
 #include "parallel/parallel_for.hpp"
@@ -25,6 +26,9 @@ class Groups {
 
   void forward(kernels::Forward<T> t, const Statistics& out) const {
     t.stream = stream(t.y);
+    for (double* array : {out.mean, out.variance}) {  // 0 they stay where a sample has no values
+      if (array != nullptr && g_.lengths != nullptr) std::fill_n(array, g_.samples * g_.groups, 0.0);
+    }
     run([&](const Scratch<T>& s, const Unit& u) { moments(t.x, s, u); },
         [&](const Scratch<T>* parts, const Unit& u) {
           finish_statistics(parts, u);
@@ -35,6 +39,7 @@ class Groups {
           write_forward(parts[0], u);
         },
         [&](const Scratch<T>& of_unit, const Unit& u) { normalize(t, of_unit, u); });
+    clear(t.y);
   }
 
   void backward(kernels::Backward<T> t, const Statistics& statistics, const AffineGradients<T>& gradients) const {
@@ -54,6 +59,8 @@ class Groups {
         },
         [&](const Scratch<T>* parts, const Unit& u) { finish_gradients(t, parts, u); },
         [&](const Scratch<T>& of_unit, const Unit& u) { differentiate(t, of_unit, u); });
+    clear(t.dx);
+    clear(t.dresidual);
     for (std::size_t c = 0; c < g_.channels; ++c) {
       double gamma = 0, beta = 0;
       for (std::size_t task = 0; task < p_.tasks; ++task) {
@@ -69,11 +76,25 @@ class Groups {
   /// Groups begin … end − 1 of a sample, and the part of them that is meant.
   struct Unit {
     std::size_t sample, begin, end, part;
+    std::size_t positions;        ///< that are not padding
+    kernels::ColumnPlan columns;  ///< of them
   };
 
   Unit unit(std::size_t index, std::size_t part) const {
-    const std::size_t begin = index % p_.units_of_sample * p_.together;
-    return {index / p_.units_of_sample, begin, std::min(begin + p_.together, g_.groups), part};
+    const std::size_t begin = index % p_.units_of_sample * p_.together, sample = index / p_.units_of_sample;
+    Unit u{sample, begin, std::min(begin + p_.together, g_.groups), part, g_.positions, p_.columns};
+    if (g_.lengths != nullptr) {
+      u.positions = g_.lengths[sample];
+      u.columns = kernels::ColumnPlan(u.positions, g_.channels);
+    }
+    return u;
+  }
+
+  /// Writes 0 to the padding of an output.
+  void clear(T* out) const {
+    if (g_.lengths == nullptr) return;
+    parallel_for(g_.samples, workers_,
+                 [&](std::size_t n) { clear_padding(out, g_.layout, g_.channels, g_.positions, n, g_.lengths[n]); });
   }
 
   /// For each unit reduce(scratch, unit) its parts, finish(scratch of the parts, unit) once, then apply(scratch
@@ -84,6 +105,7 @@ class Groups {
       parallel_for(p_.tasks, workers_, [&](std::size_t task) {
         for (std::size_t i = task * p_.units / p_.tasks; i < (task + 1) * p_.units / p_.tasks; ++i) {
           const Unit u = unit(i, 0);
+          if (u.positions == 0) continue;
           reduce(s_[task], u);
           finish(s_ + task, u);
           apply(s_[task], u);
@@ -111,7 +133,7 @@ class Groups {
   /// Columns: calls body(element, block) for the blocks of rows of a part, and for what is left over of the sample.
   template <class Body>
   void for_each_block(const Unit& u, const Body& body) const {
-    const kernels::ColumnPlan& c = p_.columns;
+    const kernels::ColumnPlan& c = u.columns;
     for (std::size_t i = c.blocks * u.part / p_.parts; i < c.blocks * (u.part + 1) / p_.parts; ++i) {
       const std::size_t row = i * c.block_rows;
       body(sample_begin(u) + row * c.width, Block{std::min(c.block_rows, c.rows - row), c.width, c.width});
@@ -119,33 +141,37 @@ class Groups {
     if (u.part + 1 == p_.parts && c.tail > 0) body(sample_begin(u) + c.rows * c.width, Block{1, c.width, c.tail});
   }
 
-  /// Rows of a part that column `at` has.
-  std::size_t rows_of_column(std::size_t part, std::size_t at) const {
-    const kernels::ColumnPlan& c = p_.columns;
+  /// Rows of a part that column `at` has; of planes, which are not cut then, positions.
+  std::size_t rows_of_column(const Unit& u, std::size_t part, std::size_t at) const {
+    if (!g_.columns) return u.positions;
+    const kernels::ColumnPlan& c = u.columns;
     const auto row = [&](std::size_t block) { return std::min(block * c.block_rows, c.rows); };
     return row(c.blocks * (part + 1) / p_.parts) - row(c.blocks * part / p_.parts) +
            (part + 1 == p_.parts && at < c.tail ? 1 : 0);
   }
 
-  PlaneBlock planes(std::size_t channels) const { return {1, 0, channels, g_.positions, g_.positions}; }
+  PlaneBlock planes(const Unit& u, std::size_t channels) const { return {1, 0, channels, g_.positions, u.positions}; }
 
   /// Calls body(begin, step, count) for the elements of channel c of the unit's sample.
   kernels::Run run_of_channel(const Unit& u, std::size_t c) const {
-    if (g_.columns) return {sample_begin(u) + c, g_.channels, g_.positions};
-    return {sample_begin(u) + c * g_.positions, 1, g_.positions};
+    if (g_.columns) return {sample_begin(u) + c, g_.channels, u.positions};
+    return {sample_begin(u) + c * g_.positions, 1, u.positions};
   }
 
   bool stream(const T* out) const {
     const std::size_t stride = g_.columns ? p_.columns.width : g_.positions;
-    return kernels::streams(g_.samples * g_.sample_elements(), out, stride) &&
+    return g_.lengths == nullptr && kernels::streams(g_.samples * g_.sample_elements(), out, stride) &&
            g_.sample_elements() * sizeof(T) % 64 == 0;
   }
 
   // --- Forward. ---
 
-  /// Columns: the moments of every column to first and second. Planes: those of every group.
+  /// Whether a group lies in one piece, and its moments are taken so; else they are put together from its channels'.
+  bool in_one_piece() const { return g_.lengths == nullptr && (!g_.columns || g_.positions == 1); }
+
+  /// The moments of every segment to first and second: of groups in one piece, else of columns, or channels of planes.
   void moments(const T* x, const Scratch<T>& s, const Unit& u) const {
-    if (g_.columns && g_.positions > 1) {
+    if (g_.columns && !in_one_piece()) {
       std::size_t rows = 0;
       for_each_block(u, [&](std::size_t at, const Block& block) {
         kernel_.column_moments(x + at, block, rows, s.first, s.second);
@@ -153,15 +179,18 @@ class Groups {
       });
       return;
     }
-    const std::size_t begin = part_channel(u, u.part), end = part_channel(u, u.part + 1);
-    const std::size_t length = (end - begin) / (u.end - u.begin) * g_.positions,
+    const std::size_t first = in_one_piece() ? u.begin : first_channel(u),
+                      last = in_one_piece() ? u.end : end_channel(u);
+    const std::size_t begin = part_channel(u, u.part), end = part_channel(u, u.part + 1),
+                      channels = (end - begin) / (last - first);
+    const std::size_t length = channels * u.positions, spacing = channels * g_.positions,
                       at = sample_begin(u) + begin * g_.positions;
-    for (std::size_t k = u.begin; k < u.end; k += kMaxPlaneChannels) {
-      const std::size_t count = std::min(kMaxPlaneChannels, u.end - k);
+    for (std::size_t k = first; k < last; k += kMaxPlaneChannels) {
+      const std::size_t count = std::min(kMaxPlaneChannels, last - k);
       std::array<Moments, kMaxPlaneChannels> total{}, piece{};
       for (std::size_t i = 0; i < length; i += Plan::kPieceElements) {
         const std::size_t piece_length = std::min(Plan::kPieceElements, length - i);
-        kernel_.plane_moments(x + at + (k - u.begin) * length + i, {1, 0, count, length, piece_length}, piece.data());
+        kernel_.plane_moments(x + at + (k - first) * spacing + i, {1, 0, count, spacing, piece_length}, piece.data());
         for (std::size_t j = 0; j < count; ++j) total[j].merge(piece[j]);
       }
       for (std::size_t j = 0; j < count; ++j) {
@@ -173,14 +202,14 @@ class Groups {
 
   /// What `moments` found of group k in one part.
   Moments group_moments(const Scratch<T>& s, const Unit& u, std::size_t part, std::size_t k) const {
-    if (!g_.columns || g_.positions == 1) {
+    if (in_one_piece()) {
       const std::size_t channels = (part_channel(u, part + 1) - part_channel(u, part)) / (u.end - u.begin);
       return {static_cast<double>(channels * g_.positions), s.first[k], s.second[k]};
     }
     const auto for_each_column = [&](const auto& body) {
-      for (std::size_t fold = 0; fold < p_.columns.width; fold += g_.channels) {
+      for (std::size_t fold = 0; fold < (g_.columns ? u.columns.width : g_.channels); fold += g_.channels) {
         for (std::size_t c = k * g_.group_channels; c < (k + 1) * g_.group_channels; ++c) {
-          body(fold + c, static_cast<double>(rows_of_column(part, fold + c)));
+          body(fold + c, static_cast<double>(rows_of_column(u, part, fold + c)));
         }
       }
     };
@@ -224,8 +253,8 @@ class Groups {
   }
 
   /// Columns: copies what stands for the first row of a fold to the others.
-  void repeat(P* array) const {
-    for (std::size_t at = g_.channels; g_.columns && at < p_.columns.width; at += g_.channels) {
+  void repeat(const Unit& u, P* array) const {
+    for (std::size_t at = g_.channels; g_.columns && at < u.columns.width; at += g_.channels) {
       std::copy_n(array, g_.channels, array + at);
     }
   }
@@ -241,7 +270,7 @@ class Groups {
         s.coefficients.shift[c] = static_cast<P>(beta(c) - rest * scale);
       }
     }
-    for (P* array : {s.coefficients.mean, s.coefficients.scale, s.coefficients.shift}) repeat(array);
+    for (P* array : {s.coefficients.mean, s.coefficients.scale, s.coefficients.shift}) repeat(u, array);
   }
 
   void normalize(const kernels::Forward<T>& t, const Scratch<T>& of_unit, const Unit& u) const {
@@ -254,12 +283,12 @@ class Groups {
     } else if (g_.columns) {
       for_each_block(u, [&](std::size_t at, const Block& block) {
         kernels::Forward<T> moved = t.at(at);
-        moved.stream = t.stream && block.columns == p_.columns.width;
+        moved.stream = t.stream && block.columns == u.columns.width;
         kernel_.normalize_columns(moved, block, k);
       });
     } else {
       const std::size_t begin = part_channel(u, u.part), end = part_channel(u, u.part + 1);
-      kernel_.normalize_planes(t.at(sample_begin(u) + begin * g_.positions), planes(end - begin), k.at(begin));
+      kernel_.normalize_planes(t.at(sample_begin(u) + begin * g_.positions), planes(u, end - begin), k.at(begin));
     }
   }
 
@@ -270,8 +299,8 @@ class Groups {
     const kernels::Coefficients<T> k = s.coefficients;
     if (needs_care(s, u)) return;  // finish_gradients takes all of it
     if (g_.columns) {
-      std::fill_n(s.first, p_.columns.width, 0.0);
-      std::fill_n(s.second, p_.columns.width, 0.0);
+      std::fill_n(s.first, u.columns.width, 0.0);
+      std::fill_n(s.second, u.columns.width, 0.0);
       for_each_block(
           u, [&](std::size_t at, const Block& block) { kernel_.column_dots(t.at(at), block, k, s.first, s.second); });
       return;
@@ -281,7 +310,8 @@ class Groups {
     std::fill(s.second + begin, s.second + end, 0.0);
     for (std::size_t c = begin; c < end; c += kMaxPlaneChannels) {
       const std::size_t count = std::min(kMaxPlaneChannels, end - c);
-      kernel_.plane_dots(t.at(sample_begin(u) + c * g_.positions), planes(count), k.at(c), s.first + c, s.second + c);
+      kernel_.plane_dots(t.at(sample_begin(u) + c * g_.positions), planes(u, count), k.at(c), s.first + c,
+                         s.second + c);
     }
   }
 
@@ -297,13 +327,13 @@ class Groups {
     }
     for (std::size_t part = 0; part < p_.parts; ++part) {
       const std::size_t begin = g_.columns ? 0 : part_channel(u, part);
-      const std::size_t end = g_.columns ? p_.columns.width : part_channel(u, part + 1);
+      const std::size_t end = g_.columns ? u.columns.width : part_channel(u, part + 1);
       for (std::size_t at = begin; part > 0 && at < end; ++at) {
         s.first[at] = (g_.columns ? s.first[at] : 0) + parts[part].first[at];
         s.second[at] = (g_.columns ? s.second[at] : 0) + parts[part].second[at];
       }
     }
-    for (std::size_t at = g_.channels; g_.columns && at < p_.columns.width; ++at) {
+    for (std::size_t at = g_.channels; g_.columns && at < u.columns.width; ++at) {
       s.first[at % g_.channels] += s.first[at];
       s.second[at % g_.channels] += s.second[at];
     }
@@ -317,7 +347,7 @@ class Groups {
   void finish_gradients(const kernels::Backward<T>& t, const Scratch<T>* parts, const Unit& u) const {
     const Scratch<T>& s = parts[0];
     sum_parts(t, parts, u);
-    const auto m = static_cast<double>(g_.group_elements());
+    const auto m = static_cast<double>(g_.group_channels * u.positions);
     for (std::size_t k = u.begin; k < u.end; ++k) {
       const double inverse = inverse_deviation(s, k);
       double sum = 0, dot = 0;
@@ -338,7 +368,7 @@ class Groups {
         s.coefficients.slope[c] = slope;
       }
     }
-    for (P* array : {s.coefficients.offset, s.coefficients.slope}) repeat(array);
+    for (P* array : {s.coefficients.offset, s.coefficients.slope}) repeat(u, array);
   }
   double offset_of(const Scratch<T>& s, std::size_t k) const { return s.first[k * g_.group_channels]; }
   double slope_of(const Scratch<T>& s, std::size_t k) const { return s.second[k * g_.group_channels]; }
@@ -359,12 +389,12 @@ class Groups {
     } else if (g_.columns) {
       for_each_block(u, [&](std::size_t at, const Block& block) {
         kernels::Backward<T> moved = t.at(at);
-        moved.stream = t.stream && block.columns == p_.columns.width;
+        moved.stream = t.stream && block.columns == u.columns.width;
         kernel_.gradient_columns(moved, block, coefficients);
       });
     } else {
       const std::size_t begin = part_channel(u, u.part), end = part_channel(u, u.part + 1);
-      kernel_.gradient_planes(t.at(sample_begin(u) + begin * g_.positions), planes(end - begin),
+      kernel_.gradient_planes(t.at(sample_begin(u) + begin * g_.positions), planes(u, end - begin),
                               coefficients.at(begin));
     }
   }

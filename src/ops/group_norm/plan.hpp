@@ -13,35 +13,43 @@ namespace equinorm::group_norm {
 
 /// `samples` times [positions, channels] (channels-last) or [channels, positions].
 struct Geometry {
-  Geometry(std::size_t group_count, const Shape& shape, Layout layout) : groups(group_count) {
+  Geometry(const GroupNormOptions& options, const Shape& shape, Layout tensor_layout)
+      : layout(tensor_layout), lengths(options.lengths), groups(options.groups) {
     const std::size_t axis = layout == Layout::channels_last ? shape.rank() - 1 : 1;
     samples = shape[0];
     channels = shape[axis];
     group_channels = channels / groups;
     positions = 1;
     for (std::size_t i = 1; i < shape.rank(); ++i) positions *= i == axis ? 1 : shape[i];
-    columns = layout == Layout::channels_last || positions == 1;
+    // Planes of one position make a matrix too, unless padding may stand behind it: that must change no bit.
+    columns = layout == Layout::channels_last || (positions == 1 && lengths == nullptr);
   }
   std::size_t sample_elements() const { return channels * positions; }
   std::size_t group_elements() const { return group_channels * positions; }
+  std::size_t longest() const {
+    return lengths == nullptr || samples == 0 ? positions : *std::max_element(lengths, lengths + samples);
+  }
 
+  Layout layout;
+  const std::size_t* lengths;  ///< [samples] valid positions; nullptr: all
   std::size_t samples, channels, groups, group_channels, positions;
   bool columns;  ///< a sample is a matrix [positions, channels]
 };
 
 /// A unit is what shares nothing with others: all groups of a sample (columns), or some of them, side by side (planes).
 /// Many units are dealt to tasks; few are cut into parts, a task each: parts of the rows, or of the channels of a
-/// group.
+/// group. With lengths a unit is a whole sample, and never cut: its bits and those of the tasks' sums may not depend on
+/// its padding.
 struct Plan {
-  explicit Plan(const Geometry& geometry) : g(geometry), columns(g.positions, g.channels) {
-    if (!g.columns) {
+  explicit Plan(const Geometry& geometry) : g(geometry), columns(g.longest(), g.channels) {
+    if (!g.columns && g.lengths == nullptr) {
       together = std::clamp<std::size_t>(kUnitElements / g.group_elements(), 1, std::min(g.groups, kMaxPlaneChannels));
     } else {
       together = g.groups;
     }
     units_of_sample = (g.groups + together - 1) / together;
     units = g.samples * units_of_sample;
-    const std::size_t wanted = units == 0 ? 1 : kTasks / units,
+    const std::size_t wanted = units == 0 || g.lengths != nullptr ? 1 : kTasks / units,
                       room = g.sample_elements() / units_of_sample / kPartElements;
     const std::size_t most = g.columns ? columns.blocks : together > 1 ? 1 : g.group_channels;
     parts = std::clamp<std::size_t>(std::min(wanted, room), 1, std::max<std::size_t>(most, 1));
@@ -54,7 +62,7 @@ struct Plan {
   static constexpr std::size_t kPieceElements = 8192;  ///< moments are taken of: a block of the first caches
 
   const Geometry& g;
-  kernels::ColumnPlan columns;  ///< of one sample
+  kernels::ColumnPlan columns;  ///< of one sample, the longest
   std::size_t together, units_of_sample, units, parts, tasks;
 };
 

@@ -18,14 +18,16 @@ struct GroupNormBackward {
   std::vector<double> dgamma, dbeta;  ///< [channels]
 };
 
-/// gamma, beta: [channels] or empty (1, 0). residual: like x, or empty.
+/// gamma, beta: [channels] or empty (1, 0). residual: like x, or empty. lengths: [N] or empty (no padding). Of a sample
+/// without positions mean and variance are 0.
 GroupNormForward group_norm_forward(const std::vector<double>& x, const Shape& shape, Layout layout, std::size_t groups,
                                     const std::vector<double>& gamma, const std::vector<double>& beta,
-                                    const std::vector<double>& residual, double epsilon);
+                                    const std::vector<double>& residual, double epsilon,
+                                    const std::vector<std::size_t>& lengths = {});
 
 /// Backward; g is the gradient by z.
 GroupNormBackward group_norm_backward(const std::vector<double>& x, const std::vector<double>& g, const Shape& shape,
                                       Layout layout, std::size_t groups, const std::vector<double>& gamma,
-                                      double epsilon);
+                                      double epsilon, const std::vector<std::size_t>& lengths = {});
 
 }  // namespace equinorm::reference

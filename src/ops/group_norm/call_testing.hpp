@@ -1,0 +1,151 @@
+// A call of group norm on elements of any type, and the bounds that its results must keep. For tests alone.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "core/norm_testing.hpp"
+#include "equinorm/group_norm.hpp"
+#include "ops/group_norm/cases.hpp"
+#include "ops/group_norm/reference.hpp"
+
+namespace equinorm::testing_tools {
+
+struct Values {
+  const char* name;
+  double mean, sigma;
+  const char* why;
+};
+
+inline const Values kNormal{"normal", 0, 1, "what nets see"};
+
+template <class T>
+struct Call : Tensors<T> {
+  using Tensors<T>::in, Tensors<T>::view, Tensors<T>::x, Tensors<T>::y;
+
+  Call(const cases::GroupCase& c, const Values& v, std::uint64_t seed = 3)
+      : Tensors<T>(c.shape, c.layout, c.shape[0] * c.groups, v.mean, v.sigma, seed) {
+    options.groups = c.groups;
+  }
+
+  Status forward(const Execution& execution = {}) {
+    return group_norm_forward<T>(options, in(x), this->affine(), add ? in(this->residual) : TensorView<const T>{},
+                                 view(y.data()), this->statistics(), execution);
+  }
+  Status backward(const Execution& execution = {}) {
+    return group_norm_backward<T>(options, in(x), add ? in(y) : TensorView<const T>{}, in(this->dy), this->affine(),
+                                  this->statistics(), view(this->dx.data()),
+                                  add ? view(this->dresidual.data()) : TensorView<T>{}, this->gradients(), execution);
+  }
+  std::size_t sample_of(std::size_t i) const { return i / (x.size() / this->shape[0]); }
+  std::size_t group_of(std::size_t i) const {
+    return sample_of(i) * options.groups + this->channel_of(i) / (this->channels / options.groups);
+  }
+  std::size_t positions() const { return x.size() / this->shape[0] / this->channels; }
+  std::size_t valid_positions(std::size_t n) const {
+    return options.lengths == nullptr ? positions() : options.lengths[n];
+  }
+  bool is_padding(std::size_t i) const {
+    const std::size_t position = this->layout == Layout::channels_last ? i / this->channels : i;
+    return position % positions() >= valid_positions(sample_of(i));
+  }
+  std::vector<std::size_t> lengths() const {
+    if (options.lengths == nullptr) return {};
+    return {options.lengths, options.lengths + this->shape[0]};
+  }
+
+  GroupNormOptions options{};
+  bool add = false;
+};
+
+/// Checks outputs against the reference. Bounds as in batch norm's tests, in roundings of the type of computing, and
+/// one of T; double sums up n roundings of the mean, relative to the mean itself.
+template <class T>
+void expect_right(const Call<T>& call, const std::string& what) {
+  constexpr double u = kUnit<Parameter<T>>;
+  const auto elements = [&](std::size_t k) {  // of group k
+    return static_cast<double>(call.valid_positions(k / call.options.groups) * call.channels / call.options.groups);
+  };
+  const double parameter_sums =
+      roundings_of_sum<T>(static_cast<double>(call.x.size()) / static_cast<double>(call.channels));
+  const auto add = call.add ? widen(call.residual) : std::vector<double>{};
+  const auto want =
+      reference::group_norm_forward(widen(call.x), call.shape, call.layout, call.options.groups, widen(call.gamma),
+                                    widen(call.beta), add, call.options.epsilon, call.lengths());
+  const std::vector<double> y = widen(call.y), dy = widen(call.dy), dx = widen(call.dx);
+  std::vector<double> g(y.size());
+  std::vector<double> sum_g(call.mean.size()), sum_gx(call.mean.size());  // Σ|γg|, Σ|γg·x̂| of a group
+  std::vector<double> abs_g(call.channels), abs_gx(call.channels);
+  const auto condition = [&](std::size_t k) {  // what one rounding of the mean costs, in double
+    const double cost = std::abs(want.mean[k]) / std::sqrt(want.variance[k] + call.options.epsilon);
+    return 4 * (0x1p-53 / u) * cost;
+  };
+  for (std::size_t k = 0; k < call.mean.size(); ++k) {
+    const double sigma = std::sqrt(want.variance[k]), sums = roundings_of_sum<T>(elements(k));
+    ASSERT_NEAR(call.mean[k], want.mean[k], sums * u * sigma + 1e-15 * std::abs(want.mean[k]) + 1e-300) << what;
+    ASSERT_NEAR(call.variance[k], want.variance[k],
+                4 * sums * u * want.variance[k] + 1e-15 * std::abs(want.mean[k]) * sigma +
+                    1e-30 * want.mean[k] * want.mean[k] + 1e-300)
+        << what;
+  }
+  for (std::size_t i = 0; i < y.size(); ++i) {
+    if (call.is_padding(i)) {
+      ASSERT_EQ(y[i], 0) << what << " element " << i;
+      ASSERT_EQ(dx[i], 0) << what << " element " << i;
+      ASSERT_EQ(call.add ? to_double(call.dresidual[i]) : 0, 0) << what << " element " << i;
+      continue;
+    }
+    const std::size_t c = call.channel_of(i), k = call.group_of(i);
+    const double gamma = std::abs(to_double(call.gamma[c])), beta = std::abs(to_double(call.beta[c]));
+    const double slack = u * (6 * gamma * (std::abs(want.x_hat[i]) + 1 + condition(k)) + 3 * beta +
+                              2 * (add.empty() ? 0 : std::abs(add[i])));
+    double expected = want.z[i], slope = 1;
+    switch (call.options.activation) {
+      case Activation::relu:
+        expected = std::max(expected, 0.0);
+        slope = y[i] > 0 ? 1 : 0;
+        break;
+      case Activation::leaky_relu:
+        expected = expected < 0 ? expected * kLeakySlope : expected;
+        slope = y[i] > 0 ? 1 : kLeakySlope;
+        break;
+      default:
+        break;
+    }
+    ASSERT_NEAR(y[i], expected, slack + (2 * u + kUnit<T>)*std::abs(expected) + kTiny<T>) << what << " element " << i;
+    g[i] = dy[i] * slope;
+    sum_g[k] += std::abs(gamma * g[i]);
+    sum_gx[k] += std::abs(gamma * g[i] * want.x_hat[i]);
+    abs_g[c] += std::abs(g[i]);
+    abs_gx[c] += std::abs(g[i]) * (std::abs(want.x_hat[i]) + 1 + condition(k));
+  }
+  const auto back = reference::group_norm_backward(widen(call.x), g, call.shape, call.layout, call.options.groups,
+                                                   widen(call.gamma), call.options.epsilon, call.lengths());
+  for (std::size_t c = 0; c < call.channels; ++c) {
+    ASSERT_NEAR(to_double(call.dbeta[c]), back.dbeta[c], u * (2 * std::abs(back.dbeta[c]) + parameter_sums * abs_g[c]))
+        << what;
+    ASSERT_NEAR(to_double(call.dgamma[c]), back.dgamma[c],
+                u * (2 * std::abs(back.dgamma[c]) + 4 * parameter_sums * abs_gx[c]))
+        << what;
+  }
+  for (std::size_t i = 0; i < y.size(); ++i) {
+    if (call.is_padding(i)) continue;
+    const std::size_t c = call.channel_of(i), k = call.group_of(i);
+    const double m = elements(k), sums = roundings_of_sum<T>(m);
+    const double scale = 1 / std::sqrt(want.variance[k] + call.options.epsilon);
+    const double parts = std::abs(to_double(call.gamma[c]) * g[i]) + sum_g[k] / m +
+                         (std::abs(want.x_hat[i]) + 1 + condition(k)) * (sum_gx[k] + (1 + condition(k)) * sum_g[k]) / m;
+    ASSERT_NEAR(dx[i], back.dx[i], 8 * sums * u * scale * parts + kUnit<T> * std::abs(back.dx[i]) + kTiny<T>)
+        << what << " element " << i;
+    if (call.add) {
+      ASSERT_NEAR(to_double(call.dresidual[i]), g[i], (2 * u + kUnit<T>)*std::abs(g[i]) + kTiny<T>)
+          << what << " leaky_relu's slope and product";
+    }
+  }
+}
+
+}  // namespace equinorm::testing_tools

@@ -1,0 +1,221 @@
+// Group norm over samples of unequal length.
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "core/length_cases.hpp"
+#include "equinorm/instance_norm.hpp"
+#include "ops/group_norm/call_testing.hpp"
+
+namespace equinorm {
+namespace {
+
+using namespace testing_tools;
+
+/// The valid values alone, [values, channels]: what a padded call is made of.
+template <class T>
+Call<T> dense_call(const cases::LengthCase& c, std::size_t groups, const Values& values) {
+  const Padding padding{c.lengths, Layout::channels_last, c.channels, c.longest};
+  Call<T> call({{padding.values(), c.channels}, Layout::channels_last, groups, c.why}, values);
+  call.mean = call.variance = std::vector<double>(c.lengths.size() * groups, -7);
+  call.add = true;
+  call.options.activation = Activation::relu;
+  return call;
+}
+
+template <class T>
+Status run(Call<T>& call, const Execution& execution = {}) {
+  const Status status = call.forward(execution);
+  return status.ok() ? call.backward(execution) : status;
+}
+
+/// What x is; the last goes the careful way.
+template <class T>
+std::vector<Values> values() {
+  std::vector<Values> table = {kNormal, {"mean_1e3", 1e3, 1, ""}};
+  if (std::is_same_v<T, float>) table.push_back({"huge", 3e20, 1e20, ""});
+  return table;
+}
+
+constexpr Layout kLayouts[] = {Layout::channels_last, Layout::channels_first};
+
+/// Calls body(case, groups, layout, description) for one group, groups of two channels, and one for every channel.
+template <class Body>
+void for_each_case(const Body& body) {
+  for (const auto& c : cases::lengths()) {
+    for (const std::size_t groups : std::set{std::size_t{1}, (c.channels + 1) / 2, c.channels}) {
+      for (const Layout layout : kLayouts) {
+        body(c, groups, layout,
+             (layout == Layout::channels_last ? "channels-last, " : "channels-first, ") + std::to_string(groups) +
+                 " groups, " + c.why);
+        if (testing::Test::HasFailure()) return;
+      }
+    }
+  }
+}
+
+template <class T>
+class GroupNormLengths : public testing::Test {
+ protected:
+  void TearDown() override { ASSERT_TRUE(set_simd_target("").ok()); }
+};
+TYPED_TEST_SUITE(GroupNormLengths, ElementTypes, ElementNames);
+
+TYPED_TEST(GroupNormLengths, MatchTheReferenceOnTheValidValuesAlone) {
+  using T = TypeParam;
+  for_each_case([](const cases::LengthCase& c, std::size_t groups, Layout layout, const std::string& what) {
+    for (const Values& value : values<T>()) {
+      for (const Activation activation : {Activation::none, Activation::relu, Activation::leaky_relu}) {
+        if (c.longest > 1000 && activation != Activation::relu) continue;  // for the time it takes
+        const Padding padding{c.lengths, layout, c.channels, c.longest + 2};
+        Call<T> dense = dense_call<T>(c, groups, value);
+        dense.options.activation = activation;
+        dense.add = activation != Activation::none;
+        Call<T> call = pad(dense, padding);
+        const Status status = run(call, {2});
+        ASSERT_TRUE(status.ok()) << status.message();
+        expect_right(call, what + ", " + value.name);
+      }
+    }
+  });
+}
+
+TYPED_TEST(GroupNormLengths, TheAmountOfPaddingChangesNoBitOnAnyTargetOrThread) {
+  SeenBits seen;
+  using T = TypeParam;
+  for_each_case([&](const cases::LengthCase& c, std::size_t groups, Layout layout, const std::string& what) {
+    for (const Values& value : values<T>()) {
+      if (c.longest > 1000 && value.mean > 0) continue;
+      const Call<T> dense = dense_call<T>(c, groups, value);
+      std::optional<std::uint64_t> first;
+      for (const std::string& target : simd_targets()) {
+        ASSERT_TRUE(set_simd_target(target).ok());
+        for (const std::size_t more : {0U, 1U, 60U}) {
+          for (const int threads : {1, 3}) {
+            const Padding padding{c.lengths, layout, c.channels, c.longest + more};
+            Call<T> call = pad(dense, padding);
+            ASSERT_TRUE(run(call, {threads}).ok());
+            const std::uint64_t bits = without_padding(call, dense, padding).fingerprint();
+            if (!first) first = seen.add(dense.fingerprint_of_inputs(), bits);
+            ASSERT_EQ(bits, *first) << what << " " << more << " " << target << " " << threads;
+          }
+        }
+      }
+    }
+  });
+}
+
+TYPED_TEST(GroupNormLengths, ASampleDoesNotDependOnItsNeighbours) {
+  using T = TypeParam;
+  for_each_case([](const cases::LengthCase& c, std::size_t groups, Layout layout, const std::string& what) {
+    const Padding padding{c.lengths, layout, c.channels, c.longest};
+    Call<T> batch = pad(dense_call<T>(c, groups, kNormal), padding);
+    ASSERT_TRUE(run(batch).ok());
+    const auto size = static_cast<std::ptrdiff_t>(c.channels * c.longest);
+    for (std::size_t n = 0; n < c.lengths.size(); n += 3) {
+      Call<T> one = batch;
+      one.shape[0] = 1;
+      one.options.lengths += n;
+      const auto offset = static_cast<std::ptrdiff_t>(n) * size;
+      for (const auto tensor : {&Call<T>::x, &Call<T>::residual, &Call<T>::dy, &Call<T>::y, &Call<T>::dx}) {
+        (one.*tensor).assign((batch.*tensor).begin() + offset, (batch.*tensor).begin() + offset + size);
+      }
+      const std::vector<T> y = one.y, dx = one.dx;
+      ASSERT_TRUE(run(one).ok());
+      ASSERT_TRUE(one.y == y && one.dx == dx) << what << " " << n;
+    }
+  });
+}
+
+TYPED_TEST(GroupNormLengths, InPlaceAndInACallersWorkspaceGiveTheSameBits) {
+  using T = TypeParam;
+  for_each_case([](const cases::LengthCase& c, std::size_t groups, Layout layout, const std::string& what) {
+    const Padding padding{c.lengths, layout, c.channels, c.longest + 1};
+    const Call<T> dense = dense_call<T>(c, groups, kNormal);
+    Call<T> apart = pad(dense, padding);
+    ASSERT_TRUE(run(apart).ok());
+    Call<T> inside = apart;
+    const std::size_t bytes = group_norm_workspace_bytes<T>(apart.options, apart.shape, layout);
+    std::vector<std::byte> memory(bytes + 64 + 1, std::byte{0xAB});
+    std::byte* workspace = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) % 64;
+    const Execution execution{1, workspace, bytes};
+    ASSERT_TRUE(group_norm_forward<T>(inside.options, inside.in(inside.x), inside.affine(), inside.in(inside.residual),
+                                      inside.view(inside.x.data()), inside.statistics(), execution)
+                    .ok());
+    ASSERT_TRUE(inside.x == apart.y) << what;
+    inside.x = padding.scatter(dense.x);
+    ASSERT_TRUE(group_norm_backward<T>(inside.options, inside.in(inside.x), inside.in(inside.y), inside.in(inside.dy),
+                                       inside.affine(), inside.statistics(), inside.view(inside.x.data()),
+                                       inside.view(inside.dy.data()), inside.gradients(), execution)
+                    .ok());
+    ASSERT_TRUE(inside.x == apart.dx) << what;
+    ASSERT_TRUE(inside.dy == apart.dresidual) << what;
+    ASSERT_EQ(inside.dgamma, apart.dgamma) << what;
+    ASSERT_EQ(workspace[bytes], std::byte{0xAB}) << "written beyond the workspace";
+  });
+}
+
+const cases::LengthCase kShort = {{5, 0, 9, 1, 7, 9, 3}, 4, 9, ""};
+
+TEST(GroupNormLengthsArguments, AreNamed) {
+  for (const Layout layout : kLayouts) {
+    const Padding padding{kShort.lengths, layout, kShort.channels, 11};
+    const std::vector<std::size_t> long_lengths = {5, 0, 12, 1, 7, 13, 3};
+    Call<float> call = pad(dense_call<float>(kShort, 2, kNormal), padding);
+    call.options.lengths = long_lengths.data();
+    const Status status = run(call);
+    EXPECT_EQ(status.code(), StatusCode::invalid_argument);
+    EXPECT_NE(status.message().find("lengths[2] is 12; expected at most the 11 positions"), std::string::npos)
+        << status.message();
+    EXPECT_EQ(call.y, std::vector<float>(call.y.size(), -7.0F)) << "nothing is written";
+  }
+}
+
+TEST(GroupNormLengthsArguments, ASampleOfPaddingAloneHasZerosForStatisticsAndNoGradient) {
+  for (const Layout layout : kLayouts) {
+    const std::vector<std::size_t> none(kShort.lengths.size(), 0);
+    const Padding padding{kShort.lengths, layout, kShort.channels, 11};
+    Call<float> call = pad(dense_call<float>(kShort, 2, kNormal), padding);
+    call.options.lengths = none.data();
+    ASSERT_TRUE(run(call).ok());
+    EXPECT_EQ(call.mean, std::vector<double>(call.mean.size(), 0.0));
+    EXPECT_EQ(call.variance, call.mean);
+    EXPECT_EQ(call.y, std::vector<float>(call.y.size(), 0.0F));
+    EXPECT_EQ(call.dx, call.y);
+    EXPECT_EQ(call.dresidual, call.y);
+    EXPECT_EQ(call.dgamma, std::vector<float>(4, 0.0F));
+    EXPECT_EQ(call.dbeta, call.dgamma);
+    ASSERT_TRUE(group_norm_forward<float>(call.options, call.in(call.x), {}, {}, call.view(call.dx.data())).ok())
+        << "without statistics";
+  }
+}
+
+TEST(GroupNormLengthsArguments, InstanceNormHasThem) {
+  for (const Layout layout : kLayouts) {
+    const Padding padding{kShort.lengths, layout, kShort.channels, 11};
+    Call<float> group = pad(dense_call<float>(kShort, kShort.channels, kNormal), padding), instance = group;
+    ASSERT_TRUE(run(group).ok());
+    InstanceNormOptions options;
+    options.activation = Activation::relu;
+    options.lengths = padding.lengths.data();
+    EXPECT_EQ(instance_norm_workspace_bytes<float>(options, group.shape, layout),
+              group_norm_workspace_bytes<float>(group.options, group.shape, layout));
+    ASSERT_TRUE(instance_norm_forward<float>(options, instance.in(instance.x), instance.affine(),
+                                             instance.in(instance.residual), instance.view(instance.y.data()),
+                                             instance.statistics())
+                    .ok());
+    ASSERT_TRUE(instance_norm_backward<float>(options, instance.in(instance.x), instance.in(instance.y),
+                                              instance.in(instance.dy), instance.affine(), instance.statistics(),
+                                              instance.view(instance.dx.data()),
+                                              instance.view(instance.dresidual.data()), instance.gradients())
+                    .ok());
+    EXPECT_EQ(instance.fingerprint(), group.fingerprint());
+  }
+}
+
+}  // namespace
+}  // namespace equinorm

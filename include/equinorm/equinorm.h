@@ -237,6 +237,7 @@ typedef struct equinorm_group_norm_options {
   double epsilon; /* 1e-5, inside the root; at least 1e-30 */
   equinorm_activation activation;
   int32_t reserved;
+  const size_t* lengths; /* as batch norm's; of a sample of length 0 mean and variance are 0 */
 } equinorm_group_norm_options;
 EQUINORM_API void equinorm_group_norm_options_init(equinorm_group_norm_options* options, size_t size);
 
@@ -270,6 +271,7 @@ typedef struct equinorm_instance_norm_options {
   double epsilon; /* 1e-5, inside the root; at least 1e-30 */
   equinorm_activation activation;
   int32_t reserved;
+  const size_t* lengths; /* as batch norm's; of a sample of length 0 mean and variance are 0 */
 } equinorm_instance_norm_options;
 EQUINORM_API void equinorm_instance_norm_options_init(equinorm_instance_norm_options* options, size_t size);
 

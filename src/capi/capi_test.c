@@ -335,6 +335,32 @@ static void test_padding_is_not_seen(void) {
   for (size_t i = 0; i < kLength + kShort; ++i) want += (double)x[i] / (kLength + kShort);
   CHECK(fabs(mean - want) < 1e-6);
   for (size_t i = kLength + kShort; i < 2 * kLength; ++i) CHECK(y[i] == 0);
+
+  /* Group and instance norm of one channel: each sample by itself. */
+  equinorm_group_norm_options group;
+  equinorm_group_norm_options_init(&group, sizeof group);
+  CHECK(group.lengths == NULL);
+  group.lengths = lengths;
+  equinorm_instance_norm_options instance;
+  equinorm_instance_norm_options_init(&instance, sizeof instance);
+  CHECK(instance.lengths == NULL);
+  instance.lengths = lengths;
+  float same[2 * kLength];
+  equinorm_tensor other = in;
+  other.data = same;
+  double means[2], variances[2];
+  CHECK_OK(equinorm_group_norm_forward(&group, &in, NULL, NULL, NULL, &out, means, variances, NULL));
+  CHECK_OK(equinorm_instance_norm_forward(&instance, &in, NULL, NULL, NULL, &other, NULL, NULL, NULL));
+  CHECK(memcmp(y, same, sizeof y) == 0);
+  want = 0;
+  for (size_t i = kLength; i < kLength + kShort; ++i) want += (double)x[i] / kShort;
+  CHECK(fabs(means[1] - want) < 1e-6);
+  CHECK(fabs((double)y[kLength] - ((double)x[kLength] - want) / sqrt(variances[1] + 1e-5)) < 1e-5);
+  for (size_t i = kLength + kShort; i < 2 * kLength; ++i) CHECK(y[i] == 0);
+  const size_t beyond[2] = {kLength, kLength + 1};
+  group.lengths = beyond;
+  CHECK(equinorm_group_norm_forward(&group, &in, NULL, NULL, NULL, &out, NULL, NULL, NULL) ==
+        EQUINORM_INVALID_ARGUMENT);
 }
 
 /* Rows that lie apart, with a residual: against the formulas. */
@@ -490,6 +516,11 @@ static void test_structs_may_grow(void) {
   equinorm_batch_norm_options_init((equinorm_batch_norm_options*)(void*)&earlier, sizeof earlier.known);
   CHECK(earlier.behind == 0xff);
   equinorm_execution_init(NULL, 0);
+  /* Whose options of group norm ended before lengths. */
+  equinorm_group_norm_options first = {offsetof(equinorm_group_norm_options, lengths), 3, 1e-5, 0, 0, (void*)&earlier};
+  CHECK_OK(equinorm_group_norm_forward(&first, &x, NULL, NULL, NULL, &y, NULL, NULL, NULL));
+  --first.size;
+  CHECK(equinorm_group_norm_forward(&first, &x, NULL, NULL, NULL, &y, NULL, NULL, NULL) == EQUINORM_INVALID_ARGUMENT);
   free(d);
 }
 

@@ -50,23 +50,23 @@ void initialize(Struct* out, std::size_t size, Struct defaults) {
   std::memcpy(static_cast<void*>(out), &defaults, std::min(size, sizeof(Struct)));
 }
 
-/// The caller's struct as ours. Fields we do not know are harmless while they are 0. (When a struct grows, the least
-/// size stays that of its first version: what is missing keeps its default.)
+/// The caller's struct as ours. Fields we do not know are harmless while they are 0. `least`: the size of a struct's
+/// first version, if it has grown; what is missing keeps its default.
 template <class Struct>
-Struct read_sized(const Struct* given, Struct defaults, std::string_view name) {
+Struct read_sized(const Struct* given, Struct defaults, std::string_view name, std::size_t least = sizeof(Struct)) {
   static_assert(std::is_trivially_copyable_v<Struct> && offsetof(Struct, size) == 0);
   if (given == nullptr) return defaults;
-  const std::size_t size = given->size;
-  if (size < sizeof(Struct)) {
+  const std::size_t size = given->size, known = std::min(size, sizeof(Struct));
+  if (size < least) {
     refuse(std::string(name) + ".size is " + std::to_string(size),
            std::to_string(sizeof(Struct)) + ", as its _init function sets it");
   }
   const auto* bytes = reinterpret_cast<const unsigned char*>(given);
-  if (std::any_of(bytes + sizeof(Struct), bytes + size, [](unsigned char byte) { return byte != 0; })) {
+  if (std::any_of(bytes + known, bytes + size, [](unsigned char byte) { return byte != 0; })) {
     refuse(std::string(name) + " sets fields that this version, " + equinorm_version() + ", does not know",
            "zeros there", StatusCode::unsupported);
   }
-  std::memcpy(static_cast<void*>(&defaults), given, sizeof(Struct));
+  std::memcpy(static_cast<void*>(&defaults), given, known);
   return defaults;
 }
 

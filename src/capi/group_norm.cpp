@@ -8,8 +8,8 @@ namespace {
 GroupNormOptions options_of(const equinorm_group_norm_options* given) {
   equinorm_group_norm_options o{};
   equinorm_group_norm_options_init(&o, sizeof o);
-  o = read_sized(given, o, "options");
-  return {o.groups, o.epsilon, read_enum(o.activation, Activation::gelu, "options.activation")};
+  o = read_sized(given, o, "options", offsetof(equinorm_group_norm_options, lengths));
+  return {o.groups, o.epsilon, read_enum(o.activation, Activation::gelu, "options.activation"), o.lengths};
 }
 
 }  // namespace
@@ -20,7 +20,8 @@ using namespace equinorm::capi;
 
 void equinorm_group_norm_options_init(equinorm_group_norm_options* options, size_t size) {
   constexpr GroupNormOptions kDefaults;
-  initialize(options, size, {0, kDefaults.groups, kDefaults.epsilon, static_cast<int32_t>(kDefaults.activation), 0});
+  initialize(options, size,
+             {0, kDefaults.groups, kDefaults.epsilon, static_cast<int32_t>(kDefaults.activation), 0, nullptr});
 }
 
 size_t equinorm_group_norm_workspace_bytes(const equinorm_group_norm_options* options, const equinorm_tensor* x) {

@@ -8,8 +8,8 @@ namespace {
 InstanceNormOptions options_of(const equinorm_instance_norm_options* given) {
   equinorm_instance_norm_options o{};
   equinorm_instance_norm_options_init(&o, sizeof o);
-  o = read_sized(given, o, "options");
-  return {o.epsilon, read_enum(o.activation, Activation::gelu, "options.activation")};
+  o = read_sized(given, o, "options", offsetof(equinorm_instance_norm_options, lengths));
+  return {o.epsilon, read_enum(o.activation, Activation::gelu, "options.activation"), o.lengths};
 }
 
 }  // namespace
@@ -20,7 +20,7 @@ using namespace equinorm::capi;
 
 void equinorm_instance_norm_options_init(equinorm_instance_norm_options* options, size_t size) {
   constexpr InstanceNormOptions kDefaults;
-  initialize(options, size, {0, kDefaults.epsilon, static_cast<int32_t>(kDefaults.activation), 0});
+  initialize(options, size, {0, kDefaults.epsilon, static_cast<int32_t>(kDefaults.activation), 0, nullptr});
 }
 
 size_t equinorm_instance_norm_workspace_bytes(const equinorm_instance_norm_options* options, const equinorm_tensor* x) {

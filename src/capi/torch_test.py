@@ -58,13 +58,13 @@ class BatchNormOptions(Sized):
 class GroupNormOptions(Sized):
     name = "group_norm_options"
     _fields_ = [("size", ctypes.c_size_t), ("groups", ctypes.c_size_t), ("epsilon", ctypes.c_double),
-                ("activation", ctypes.c_int32), ("reserved", ctypes.c_int32)]
+                ("activation", ctypes.c_int32), ("reserved", ctypes.c_int32), ("lengths", ctypes.c_void_p)]
 
 
 class InstanceNormOptions(Sized):
     name = "instance_norm_options"
     _fields_ = [("size", ctypes.c_size_t), ("epsilon", ctypes.c_double), ("activation", ctypes.c_int32),
-                ("reserved", ctypes.c_int32)]
+                ("reserved", ctypes.c_int32), ("lengths", ctypes.c_void_p)]
 
 
 class LayerNormOptions(Sized):
@@ -84,17 +84,24 @@ class RunningStatistics(Sized):
                 ("cumulative", ctypes.c_int32), ("variance_kind", ctypes.c_int32)]
 
 
+class BatchMoments(Sized):
+    name = "batch_moments"
+    _fields_ = [("size", ctypes.c_size_t), ("channels", ctypes.c_size_t), ("count", ctypes.c_double),
+                ("mean", ctypes.c_void_p), ("m2", ctypes.c_void_p)]
+
+
 def pointer(array):
     """The data of a torch tensor that is a plain array to C, or NULL."""
     return None if array is None else ctypes.c_void_p(array.data_ptr())
 
 
 def call(operation, *arguments):
-    """Calls equinorm_<operation> with torch tensors as plain arrays, structs by reference, None as NULL."""
+    """Calls equinorm_<operation> with torch tensors as plain arrays, structs by reference, None as NULL, numbers and arrays of
+    ctypes as they are."""
     message = ctypes.create_string_buffer(300)
     execution = Execution(threads=2, message=ctypes.addressof(message), message_bytes=len(message))
-    passed = [argument if argument is None else ctypes.byref(argument) if isinstance(argument, ctypes.Structure)
-              else pointer(argument) for argument in (*arguments, execution)]
+    passed = [ctypes.byref(argument) if isinstance(argument, ctypes.Structure)
+              else pointer(argument) if isinstance(argument, torch.Tensor) else argument for argument in (*arguments, execution)]
     status = getattr(lib, f"equinorm_{operation}")(*passed)
     assert status == 0, message.value.decode()
 
@@ -174,40 +181,83 @@ def affine_of(kind, shape, dtype):
             normal(shape, parameters) if kind in ("beta", "both") else None)
 
 
+# ---- Padding --------------------------------------------------------------------------------------------------------
+
+
+class Padding:
+    """Of tensors [N, C, …] whose sample n ends after lengths[n] positions. None: there is none."""
+
+    def __init__(self, shape, lengths):
+        self.shape, self.lengths = shape, lengths
+        self.positions = math.prod(shape[2:])
+        self.array = torch.tensor(lengths if lengths else [self.positions] * shape[0])
+        self.rows = torch.arange(self.positions) < self.array[:, None]  # [N, positions]
+        self.everywhere = self.rows[:, None].expand(shape[0], shape[1], -1).reshape(shape)
+
+    def pointer(self):
+        return self.array.data_ptr() if self.lengths else None
+
+    def inputs(self, dtype, residual):
+        """x, dy and what is added, zeros in padding for torch."""
+        tensors = [normal(self.shape, dtype, mean).masked_fill(~self.everywhere, 0) for mean in (0.5, 0.0, 0.0)]
+        return (*tensors[:2], tensors[2] if residual else None)
+
+    def spoilt(self, array):
+        """What ours is given: NaN there."""
+        return None if array is None else array.masked_fill(~self.everywhere, float("nan"))
+
+    def samples(self, array):
+        """Each sample's valid values, [1, C, length]."""
+        flat = array.reshape(*self.shape[:2], -1)
+        return [flat[n : n + 1, :, :length] for n, length in enumerate(self.array)]
+
+    def values(self, array):
+        """All valid values, [values, C]."""
+        return array.reshape(*self.shape[:2], -1).movedim(1, 2)[self.rows]
+
+    def tensor(self, values):
+        """Back from there, zeros in padding."""
+        room = torch.zeros(self.shape[0], self.positions, self.shape[1], dtype=values.dtype)
+        return room.index_put((self.rows,), values).movedim(2, 1).reshape(self.shape)
+
+
 # ---- Batch norm -----------------------------------------------------------------------------------------------------
 
 IMAGES = [(4, 9, 5, 6), (40, 6), (7, 5, 11), (3, 4, 3, 4, 5), (64, 3, 31, 17)]
 
 
-def check_batch_norm(dtype, layout, shape, affine, epsilon, activation, residual):
-    what = f"batch norm {dtype} layout {layout} {shape} affine {affine} eps {epsilon} {activation} residual {residual}"
+def check_batch_norm(dtype, layout, shape, affine, epsilon, activation, residual, lengths=None):
+    what = (f"batch norm {dtype} layout {layout} {shape} affine {affine} eps {epsilon} {activation} residual {residual} "
+            f"lengths {lengths}")
     channels = shape[1]
     parameters = parameter_type(dtype)
     code, function = ACTIVATIONS[activation]
-    view, options = View(layout), BatchNormOptions(epsilon=epsilon, activation=code)
-    x, dy = normal(shape, dtype, 0.5), normal(shape, dtype)
-    added = normal(shape, dtype) if residual else None
+    padding = Padding(shape, lengths)
+    view, options = View(layout), BatchNormOptions(epsilon=epsilon, activation=code, lengths=padding.pointer())
+    x, dy, added = padding.inputs(dtype, residual)
     gamma, beta = affine_of(affine, channels, dtype)
 
     leaves = {"x": exact(x), "gamma": exact(gamma), "beta": exact(beta), "residual": exact(added)}
-    z = F.batch_norm(leaves["x"], None, None, leaves["gamma"], leaves["beta"], True, 0.0, epsilon)
+    values = padding.values(leaves["x"]) if lengths else leaves["x"]
+    z = F.batch_norm(values, None, None, leaves["gamma"], leaves["beta"], True, 0.0, epsilon)
+    z = padding.tensor(z) if lengths else z
     want = function(z + leaves["residual"] if residual else z)
     want.backward(dy.double())
 
-    given, y, dx = view.give(x), view.room(x), view.room(x)
+    given, y, dx = view.give(padding.spoilt(x)), view.room(x), view.room(x)
     mean, variance = torch.empty(channels, dtype=torch.float64), torch.empty(channels, dtype=torch.float64)
-    call("batch_norm_forward", options, given, gamma, beta, view.give(added), y, mean, variance, None)
+    call("batch_norm_forward", options, given, gamma, beta, view.give(padding.spoilt(added)), y, mean, variance, None)
     same(f"{what}: y", view.take(y), want, dtype)
-    axes = [axis for axis in range(len(shape)) if axis != 1]
-    same(f"{what}: mean", mean, x.double().mean(axes), torch.float32)
-    same(f"{what}: variance", variance, x.double().var(axes, unbiased=False), torch.float32)
+    values = padding.values(x.double())
+    same(f"{what}: mean", mean, values.mean(0), torch.float32)
+    same(f"{what}: variance", variance, values.var(0, unbiased=False), torch.float32)
 
     if residual and activation in ("silu", "gelu"):
         return  # whose slope backward cannot tell from y
     dgamma, dbeta = torch.empty(channels, dtype=parameters), torch.empty(channels, dtype=parameters)
     dresidual = view.room(x) if residual else None
-    call("batch_norm_backward", options, given, y if residual else None, view.give(dy), gamma, beta, mean, variance, dx,
-         dresidual, dgamma, dbeta)
+    call("batch_norm_backward", options, given, y if residual else None, view.give(padding.spoilt(dy)), gamma, beta, mean,
+         variance, dx, dresidual, dgamma, dbeta)
     same(f"{what}: dx", view.take(dx), leaves["x"].grad, dtype, 32)
     # Sums of many terms: of the size of the sum of their magnitudes.
     if gamma is not None:
@@ -247,42 +297,102 @@ def check_running_statistics(dtype, layout, momentum, affine):
     same(f"{what}: inference", view.take(y), module(x.double()), dtype, 32)
 
 
+def check_moments(dtype, layout):
+    """Batches of three sizes, one of them padded: merged, committed and pooled, against torch on all values at once."""
+    what = f"moments {dtype} layout {layout}"
+    channels, view, parameters = 5, View(layout), parameter_type(dtype)
+
+    def doubles():
+        return torch.empty(channels, dtype=torch.float64)
+
+    def running_statistics(mean, variance, **options):
+        return RunningStatistics(mean=mean.data_ptr(), variance=variance.data_ptr(), **options)
+
+    def moments_of():
+        mean, m2 = doubles(), doubles()
+        moments = BatchMoments(channels=channels, mean=mean.data_ptr(), m2=m2.data_ptr())
+        moments.kept = mean, m2
+        return moments
+
+    first, second = moments_of(), moments_of()
+    parts = []
+    for moments, shape, lengths in ((first, (4, channels, 6), None), (second, (3, channels, 4, 5), [7, 0, 20]),
+                                    (second, (2, channels), None)):
+        padding = Padding(shape, lengths)
+        x = normal(shape, dtype, len(parts))
+        call("batch_moments_accumulate", BatchNormOptions(lengths=padding.pointer()), view.give(padding.spoilt(x)), moments)
+        parts.append(padding.values(x.double()))
+    call("batch_moments_merge", second, first)
+    whole, mean, variance = torch.cat(parts), doubles(), doubles()
+    assert first.count == len(whole), what
+    call("batch_moments_statistics", first, mean, variance)
+    same(f"{what}: mean", mean, whole.mean(0), torch.float32)
+    same(f"{what}: variance", variance, whole.var(0, unbiased=False), torch.float32)
+
+    taken = normal((channels,), parameters), normal((channels,), parameters).abs()
+    torchs = [array.double() for array in taken]
+    F.batch_norm(whole, *torchs, training=True, momentum=0.3)
+    code = ctypes.c_int32(DTYPES[dtype])
+    call("batch_moments_commit", None, first, code, running_statistics(*taken, running_weight=0.3))
+    same(f"{what}: running mean", taken[0], torchs[0], parameters)
+    same(f"{what}: running variance", taken[1], torchs[1], parameters)
+
+    # Models that know the statistics of one part each, weighted by its size, pool to those of the whole.
+    kept = [(part.mean(0).to(parameters), part.var(0, unbiased=False).to(parameters)) for part in parts]
+    models = [running_statistics(*arrays, batches=i) for i, arrays in enumerate(kept)]
+    pooled = torch.empty(channels, dtype=parameters), torch.empty(channels, dtype=parameters)
+    into = running_statistics(*pooled)
+    call("pool_running_statistics", (ctypes.c_void_p * 3)(*map(ctypes.addressof, models)), ctypes.c_size_t(3),
+         torch.tensor([float(len(part)) for part in parts], dtype=torch.float64), ctypes.c_size_t(channels), code, into)
+    assert into.batches == 3, what
+    same(f"{what}: pooled mean", pooled[0], whole.mean(0), parameters)
+    same(f"{what}: pooled variance", pooled[1], whole.var(0, unbiased=False), parameters)
+
+
 # ---- Group and instance norm ----------------------------------------------------------------------------------------
 
 GROUPS = [((7, 6, 11), 3), ((40, 6), 2), ((4, 9, 5, 6), 9), ((3, 4, 3, 4, 5), 1), ((2, 64, 31, 17), 4)]
 
 
-def check_groups(operation, options, torchs, statistics, dtype, layout, shape, affine, activation, residual):
+def check_groups(operation, options, torchs, statistics, dtype, layout, shape, affine, activation, residual, lengths):
     """`torchs` (x, γ, β) → y without activation; `statistics` are in a sample."""
-    what = f"{operation} {dtype} layout {layout} {shape} {statistics} affine {affine} {activation} residual {residual}"
+    what = (f"{operation} {dtype} layout {layout} {shape} {statistics} affine {affine} {activation} residual {residual} "
+            f"lengths {lengths}")
     channels, parameters = shape[1], parameter_type(dtype)
     function = ACTIVATIONS[activation][1]
-    view = View(layout)
-    x, dy = normal(shape, dtype, 0.5), normal(shape, dtype)
-    added = normal(shape, dtype) if residual else None
+    view, padding = View(layout), Padding(shape, lengths)
+    options.lengths = padding.pointer()
+    x, dy, added = padding.inputs(dtype, residual)
     gamma, beta = affine_of(affine, channels, dtype)
 
     leaves = {"x": exact(x), "gamma": exact(gamma), "beta": exact(beta), "residual": exact(added)}
     # torch 1.13's group norm has no backward for β without γ.
     ones = torch.ones(channels, dtype=torch.float64) if affine == "beta" else None
-    z = torchs(leaves["x"], leaves["gamma"] if ones is None else ones, leaves["beta"])
+    parameters_of_torch = leaves["gamma"] if ones is None else ones, leaves["beta"]
+    if lengths:
+        z = torch.cat([F.pad(torchs(sample, *parameters_of_torch) if sample.numel() else sample,
+                             (0, padding.positions - sample.shape[2])) for sample in padding.samples(leaves["x"])])
+        z = z.reshape(shape)
+    else:
+        z = torchs(leaves["x"], *parameters_of_torch)
     want = function(z + leaves["residual"] if residual else z)
     want.backward(dy.double())
 
-    given, y, dx = view.give(x), view.room(x), view.room(x)
+    given, y, dx = view.give(padding.spoilt(x)), view.room(x), view.room(x)
     mean, variance = torch.empty(shape[0], statistics, dtype=torch.float64), torch.empty(shape[0], statistics, dtype=torch.float64)
-    call(f"{operation}_forward", options, given, gamma, beta, view.give(added), y, mean, variance)
+    call(f"{operation}_forward", options, given, gamma, beta, view.give(padding.spoilt(added)), y, mean, variance)
     same(f"{what}: y", view.take(y), want, dtype)
-    units = x.double().reshape(shape[0], statistics, -1)
-    same(f"{what}: mean", mean, units.mean(2), torch.float32)
-    same(f"{what}: variance", variance, units.var(2, unbiased=False), torch.float32)
+    for n, sample in enumerate(padding.samples(x.double())):
+        units = sample.reshape(statistics, -1) if sample.numel() else torch.zeros(statistics, 1, dtype=torch.float64)
+        same(f"{what}: mean", mean[n], units.mean(1), torch.float32)
+        same(f"{what}: variance", variance[n], units.var(1, unbiased=False), torch.float32)
 
     if residual and activation in ("silu", "gelu"):
         return
     dgamma, dbeta = torch.empty(channels, dtype=parameters), torch.empty(channels, dtype=parameters)
     dresidual = view.room(x) if residual else None
-    call(f"{operation}_backward", options, given, y if residual else None, view.give(dy), gamma, beta, mean, variance, dx,
-         dresidual, dgamma, dbeta)
+    call(f"{operation}_backward", options, given, y if residual else None, view.give(padding.spoilt(dy)), gamma, beta, mean,
+         variance, dx, dresidual, dgamma, dbeta)
     same(f"{what}: dx", view.take(dx), leaves["x"].grad, dtype, 32)
     if gamma is not None:
         same(f"{what}: dgamma", dgamma, leaves["gamma"].grad, parameters, 256)
@@ -292,20 +402,20 @@ def check_groups(operation, options, torchs, statistics, dtype, layout, shape, a
         same(f"{what}: dresidual", view.take(dresidual), leaves["residual"].grad, dtype)
 
 
-def check_group_norm(dtype, layout, shape, groups, affine, epsilon, activation, residual):
+def check_group_norm(dtype, layout, shape, groups, affine, epsilon, activation, residual, lengths=None):
     def torchs(x, gamma, beta):
         return F.group_norm(x, groups, gamma, beta, epsilon)
 
     options = GroupNormOptions(groups=groups, epsilon=epsilon, activation=ACTIVATIONS[activation][0])
-    check_groups("group_norm", options, torchs, groups, dtype, layout, shape, affine, activation, residual)
+    check_groups("group_norm", options, torchs, groups, dtype, layout, shape, affine, activation, residual, lengths)
 
 
-def check_instance_norm(dtype, layout, shape, affine, epsilon, activation, residual):
+def check_instance_norm(dtype, layout, shape, affine, epsilon, activation, residual, lengths=None):
     def torchs(x, gamma, beta):
         return F.instance_norm(x, weight=gamma, bias=beta, eps=epsilon)
 
     options = InstanceNormOptions(epsilon=epsilon, activation=ACTIVATIONS[activation][0])
-    check_groups("instance_norm", options, torchs, shape[1], dtype, layout, shape, affine, activation, residual)
+    check_groups("instance_norm", options, torchs, shape[1], dtype, layout, shape, affine, activation, residual, lengths)
 
 
 # ---- Layer and RMS norm ---------------------------------------------------------------------------------------------
@@ -371,6 +481,8 @@ ROWS = {"layer_norm": (LayerNormOptions, F.layer_norm), "rms_norm": (RmsNormOpti
 EVERY = list(itertools.product(AFFINES, ACTIVATIONS, (False, True)))
 TWO = [("none", "none", False), ("both", "relu", True)]
 
+PADDED = [((4, 6, 5, 6), [30, 0, 2, 17], 3), ((5, 7, 11), [11, 3, 11, 5, 8], 1), ((3, 40, 2, 3, 12), [70, 33, 0], 8)]
+
 for dtype, layout in itertools.product(DTYPES, (CHANNELS_LAST, CHANNELS_FIRST)):
     for index, shape in enumerate(IMAGES):
         for affine, activation, residual in EVERY if index == 0 else TWO:
@@ -384,6 +496,12 @@ for dtype, layout in itertools.product(DTYPES, (CHANNELS_LAST, CHANNELS_FIRST)):
         check_batch_norm(dtype, layout, IMAGES[0], "both", epsilon, "none", False)
         check_group_norm(dtype, layout, (3, 8, 5, 4), 4, "both", epsilon, "none", False)
         check_instance_norm(dtype, layout, IMAGES[0], "both", epsilon, "none", False)
+    for shape, lengths, groups in PADDED:
+        for affine, activation, residual in EVERY if shape == PADDED[0][0] else TWO:
+            check_batch_norm(dtype, layout, shape, affine, 1e-5, activation, residual, lengths)
+            check_group_norm(dtype, layout, shape, groups, affine, 1e-5, activation, residual, lengths)
+            check_instance_norm(dtype, layout, shape, affine, 1e-5, activation, residual, lengths)
+    check_moments(dtype, layout)
     for momentum, affine in itertools.product((0.1, 0.75, 0.0, 1.0, None), (False, True)):
         check_running_statistics(dtype, layout, momentum, affine)
 

@@ -68,7 +68,8 @@ template <class T>
 void expect_right(const Call<T>& call, const std::string& what) {
   constexpr double u = kUnit<Parameter<T>>;
   const auto elements = [&](std::size_t k) {  // of group k
-    return static_cast<double>(call.valid_positions(k / call.options.groups) * call.channels / call.options.groups);
+    const std::size_t group_channels = call.channels / call.options.groups;
+    return static_cast<double>(call.valid_positions(k / call.options.groups) * group_channels);
   };
   const double parameter_sums =
       roundings_of_sum<T>(static_cast<double>(call.x.size()) / static_cast<double>(call.channels));

@@ -118,6 +118,31 @@ TYPED_TEST(GroupNorm, ASampleDoesNotDependOnItsNeighbours) {
   }
 }
 
+/// Large samples are cut into parts, whether these are dealt to threads (one sample) or whole samples are (many).
+TEST(GroupNormLargeSamples, DoNotDependOnTheirNumber) {
+  for (const cases::GroupCase& shape : {cases::GroupCase{{33, 256, 256, 2}, Layout::channels_last, 1, "columns"},
+                                        cases::GroupCase{{33, 2, 256, 256}, Layout::channels_first, 1, "planes"}}) {
+    Call<double> batch(shape, {"mean_3", 3, 1, ""});
+    cases::GroupCase alone = shape;
+    alone.shape[0] = 1;
+    Call<double> one(alone, {"mean_3", 3, 1, ""});
+    one.gamma = batch.gamma;
+    one.beta = batch.beta;
+    const auto size = static_cast<std::ptrdiff_t>(alone.shape.elements());
+    for (const auto tensor : {&Call<double>::x, &Call<double>::dy}) {
+      (one.*tensor).assign((batch.*tensor).end() - size, (batch.*tensor).end());
+    }
+    for (Call<double>* call : {&batch, &one}) {
+      ASSERT_TRUE(call->forward({2}).ok());
+      ASSERT_TRUE(call->backward({2}).ok());
+    }
+    EXPECT_EQ(one.mean.back(), batch.mean.back()) << describe(shape);
+    EXPECT_EQ(one.variance.back(), batch.variance.back()) << describe(shape);
+    EXPECT_TRUE(std::equal(one.y.begin(), one.y.end(), batch.y.end() - size)) << describe(shape);
+    EXPECT_TRUE(std::equal(one.dx.begin(), one.dx.end(), batch.dx.end() - size)) << describe(shape);
+  }
+}
+
 TYPED_TEST(GroupNorm, InPlaceGivesTheSameBits) {
   using T = TypeParam;
   for (const auto& shape : cases::group_shapes()) {

@@ -30,13 +30,16 @@ class Groups {
       if (array != nullptr && g_.lengths != nullptr) std::fill_n(array, g_.samples * g_.groups, 0.0);
     }
     run([&](const Scratch<T>& s, const Unit& u) { moments(t.x, s, u); },
-        [&](const Scratch<T>* parts, const Unit& u) {
-          finish_statistics(parts, u);
-          for (std::size_t k = u.begin; out.mean != nullptr && k < u.end; ++k) {
-            out.mean[u.sample * g_.groups + k] = parts[0].mean[k];
-            out.variance[u.sample * g_.groups + k] = parts[0].variance[k];
+        [&](const Scratch<T>& of_unit, const Scratch<T>& part, const Unit& u) { take_moments(of_unit, part, u); },
+        [&](const Scratch<T>& of_unit, const Unit& u) {
+          for (std::size_t k = u.begin; k < u.end; ++k) {
+            of_unit.mean[k] = of_unit.total[k].mean;
+            of_unit.variance[k] = of_unit.total[k].variance();
+            if (out.mean == nullptr) continue;
+            out.mean[u.sample * g_.groups + k] = of_unit.mean[k];
+            out.variance[u.sample * g_.groups + k] = of_unit.variance[k];
           }
-          write_forward(parts[0], u);
+          write_forward(of_unit, u);
         },
         [&](const Scratch<T>& of_unit, const Unit& u) { normalize(t, of_unit, u); });
     clear(t.y);
@@ -57,7 +60,8 @@ class Groups {
           write_forward(s, u);
           dots(t, s, u);
         },
-        [&](const Scratch<T>* parts, const Unit& u) { finish_gradients(t, parts, u); },
+        [&](const Scratch<T>& of_unit, const Scratch<T>& part, const Unit& u) { take_dots(of_unit, part, u); },
+        [&](const Scratch<T>& of_unit, const Unit& u) { finish_gradients(t, of_unit, u); },
         [&](const Scratch<T>& of_unit, const Unit& u) { differentiate(t, of_unit, u); });
     clear(t.dx);
     clear(t.dresidual);
@@ -97,26 +101,34 @@ class Groups {
                  [&](std::size_t n) { clear_padding(out, g_.layout, g_.channels, g_.positions, n, g_.lengths[n]); });
   }
 
-  /// For each unit reduce(scratch, unit) its parts, finish(scratch of the parts, unit) once, then apply(scratch
-  /// of the first part, unit) to the parts.
-  template <class Reduce, class Finish, class Apply>
-  void run(const Reduce& reduce, const Finish& finish, const Apply& apply) const {
-    if (p_.parts == 1) {
+  /// For each unit: reduce(scratch, unit) for its parts, take(scratch of the unit, of the part, unit) in their order,
+  /// finish(scratch of the unit, unit) once, then apply(scratch of the unit, unit) for the parts.
+  template <class Reduce, class Take, class Finish, class Apply>
+  void run(const Reduce& reduce, const Take& take, const Finish& finish, const Apply& apply) const {
+    if (!p_.split) {
       parallel_for(p_.tasks, workers_, [&](std::size_t task) {
+        const Scratch<T>& s = s_[task];
         for (std::size_t i = task * p_.units / p_.tasks; i < (task + 1) * p_.units / p_.tasks; ++i) {
-          const Unit u = unit(i, 0);
-          if (u.positions == 0) continue;
-          reduce(s_[task], u);
-          finish(s_ + task, u);
-          apply(s_[task], u);
+          if (unit(i, 0).positions == 0) continue;
+          for (std::size_t part = 0; part < p_.parts; ++part) {
+            const Unit u = unit(i, part);
+            reduce(s, u);
+            take(s, s, u);
+          }
+          finish(s, unit(i, 0));
+          for (std::size_t part = 0; part < p_.parts; ++part) apply(s, unit(i, part));
         }
       });
       return;
     }
     const auto unit_of = [&](std::size_t task) { return unit(task / p_.parts, task % p_.parts); };
+    const auto scratch_of_unit = [&](std::size_t task) -> const Scratch<T>& { return s_[task / p_.parts * p_.parts]; };
     parallel_for(p_.tasks, workers_, [&](std::size_t task) { reduce(s_[task], unit_of(task)); });
-    for (std::size_t task = 0; task < p_.tasks; task += p_.parts) finish(s_ + task, unit_of(task));
-    parallel_for(p_.tasks, workers_, [&](std::size_t task) { apply(s_[task / p_.parts * p_.parts], unit_of(task)); });
+    for (std::size_t task = 0; task < p_.tasks; ++task) {
+      take(scratch_of_unit(task), s_[task], unit_of(task));
+      if ((task + 1) % p_.parts == 0) finish(scratch_of_unit(task), unit_of(task));
+    }
+    parallel_for(p_.tasks, workers_, [&](std::size_t task) { apply(scratch_of_unit(task), unit_of(task)); });
   }
 
   // --- Where a unit lies. ---
@@ -142,12 +154,12 @@ class Groups {
   }
 
   /// Rows of a part that column `at` has; of planes, which are not cut then, positions.
-  std::size_t rows_of_column(const Unit& u, std::size_t part, std::size_t at) const {
+  std::size_t rows_of_column(const Unit& u, std::size_t at) const {
     if (!g_.columns) return u.positions;
     const kernels::ColumnPlan& c = u.columns;
     const auto row = [&](std::size_t block) { return std::min(block * c.block_rows, c.rows); };
-    return row(c.blocks * (part + 1) / p_.parts) - row(c.blocks * part / p_.parts) +
-           (part + 1 == p_.parts && at < c.tail ? 1 : 0);
+    return row(c.blocks * (u.part + 1) / p_.parts) - row(c.blocks * u.part / p_.parts) +
+           (u.part + 1 == p_.parts && at < c.tail ? 1 : 0);
   }
 
   PlaneBlock planes(const Unit& u, std::size_t channels) const { return {1, 0, channels, g_.positions, u.positions}; }
@@ -200,16 +212,16 @@ class Groups {
     }
   }
 
-  /// What `moments` found of group k in one part.
-  Moments group_moments(const Scratch<T>& s, const Unit& u, std::size_t part, std::size_t k) const {
+  /// What `moments` found of group k in the unit's part.
+  Moments group_moments(const Scratch<T>& s, const Unit& u, std::size_t k) const {
     if (in_one_piece()) {
-      const std::size_t channels = (part_channel(u, part + 1) - part_channel(u, part)) / (u.end - u.begin);
+      const std::size_t channels = (part_channel(u, u.part + 1) - part_channel(u, u.part)) / (u.end - u.begin);
       return {static_cast<double>(channels * g_.positions), s.first[k], s.second[k]};
     }
     const auto for_each_column = [&](const auto& body) {
       for (std::size_t fold = 0; fold < (g_.columns ? u.columns.width : g_.channels); fold += g_.channels) {
         for (std::size_t c = k * g_.group_channels; c < (k + 1) * g_.group_channels; ++c) {
-          body(fold + c, static_cast<double>(rows_of_column(u, part, fold + c)));
+          body(fold + c, static_cast<double>(rows_of_column(u, fold + c)));
         }
       }
     };
@@ -228,12 +240,10 @@ class Groups {
     return m;
   }
 
-  void finish_statistics(const Scratch<T>* parts, const Unit& u) const {
+  void take_moments(const Scratch<T>& of_unit, const Scratch<T>& part, const Unit& u) const {
     for (std::size_t k = u.begin; k < u.end; ++k) {
-      Moments total;
-      for (std::size_t part = 0; part < p_.parts; ++part) total.merge(group_moments(parts[part], u, part, k));
-      parts[0].mean[k] = total.mean;
-      parts[0].variance[k] = total.variance();
+      if (u.part == 0) of_unit.total[k] = {};
+      of_unit.total[k].merge(group_moments(part, u, k));
     }
   }
 
@@ -315,51 +325,51 @@ class Groups {
     }
   }
 
-  /// Sums the parts' dots to [channels] in the first part's scratch; those of a careful unit are taken here.
-  void sum_parts(const kernels::Backward<T>& t, const Scratch<T>* parts, const Unit& u) const {
-    const Scratch<T>& s = parts[0];
-    if (needs_care(s, u)) {
-      for (std::size_t c = first_channel(u); c < end_channel(u); ++c) {
-        s.first[c] = s.second[c] = 0;
-        kernels::careful_dots(run_of_channel(u, c), t, channel(s, c / g_.group_channels, c), s.first + c, s.second + c);
-      }
-      return;
-    }
-    for (std::size_t part = 0; part < p_.parts; ++part) {
-      const std::size_t begin = g_.columns ? 0 : part_channel(u, part);
-      const std::size_t end = g_.columns ? u.columns.width : part_channel(u, part + 1);
-      for (std::size_t at = begin; part > 0 && at < end; ++at) {
-        s.first[at] = (g_.columns ? s.first[at] : 0) + parts[part].first[at];
-        s.second[at] = (g_.columns ? s.second[at] : 0) + parts[part].second[at];
-      }
-    }
-    for (std::size_t at = g_.channels; g_.columns && at < u.columns.width; ++at) {
-      s.first[at % g_.channels] += s.first[at];
-      s.second[at % g_.channels] += s.second[at];
-    }
-    for (std::size_t k = u.begin; k < u.end; ++k) {
-      const double rest = kernels::mean_rest<P>(s.mean[k]);
-      for (std::size_t c = k * g_.group_channels; c < (k + 1) * g_.group_channels; ++c)
-        s.second[c] -= s.first[c] * rest;
+  void take_dots(const Scratch<T>& of_unit, const Scratch<T>& part, const Unit& u) const {
+    if (needs_care(of_unit, u)) return;
+    const std::size_t begin = g_.columns ? 0 : part_channel(u, u.part);
+    const std::size_t end = g_.columns ? u.columns.width : part_channel(u, u.part + 1);
+    const bool add = g_.columns && u.part > 0;  // parts of planes are of different channels
+    for (std::size_t at = begin; at < end; ++at) {
+      of_unit.sum[at] = (add ? of_unit.sum[at] : 0) + part.first[at];
+      of_unit.dot[at] = (add ? of_unit.dot[at] : 0) + part.second[at];
     }
   }
 
-  void finish_gradients(const kernels::Backward<T>& t, const Scratch<T>* parts, const Unit& u) const {
-    const Scratch<T>& s = parts[0];
-    sum_parts(t, parts, u);
+  /// Adds the unit's dots up to [channels], as of the means in full; those of a careful unit are taken here.
+  void sum_up(const kernels::Backward<T>& t, const Scratch<T>& s, const Unit& u) const {
+    if (needs_care(s, u)) {
+      for (std::size_t c = first_channel(u); c < end_channel(u); ++c) {
+        s.sum[c] = s.dot[c] = 0;
+        kernels::careful_dots(run_of_channel(u, c), t, channel(s, c / g_.group_channels, c), s.sum + c, s.dot + c);
+      }
+      return;
+    }
+    for (std::size_t at = g_.channels; g_.columns && at < u.columns.width; ++at) {
+      s.sum[at % g_.channels] += s.sum[at];
+      s.dot[at % g_.channels] += s.dot[at];
+    }
+    for (std::size_t k = u.begin; k < u.end; ++k) {
+      const double rest = kernels::mean_rest<P>(s.mean[k]);
+      for (std::size_t c = k * g_.group_channels; c < (k + 1) * g_.group_channels; ++c) s.dot[c] -= s.sum[c] * rest;
+    }
+  }
+
+  void finish_gradients(const kernels::Backward<T>& t, const Scratch<T>& s, const Unit& u) const {
+    sum_up(t, s, u);
     const auto m = static_cast<double>(g_.group_channels * u.positions);
     for (std::size_t k = u.begin; k < u.end; ++k) {
       const double inverse = inverse_deviation(s, k);
       double sum = 0, dot = 0;
       for (std::size_t c = k * g_.group_channels; c < (k + 1) * g_.group_channels; ++c) {
-        sum += gamma(c) * s.first[c];
-        dot += gamma(c) * s.second[c];
-        s.dbeta[c] += s.first[c];
-        s.dgamma[c] += s.second[c] * inverse;
+        sum += gamma(c) * s.sum[c];
+        dot += gamma(c) * s.dot[c];
+        s.dbeta[c] += s.sum[c];
+        s.dgamma[c] += s.dot[c] * inverse;
       }
       // The group's, kept where the dots of its first channel were.
-      s.first[k * g_.group_channels] = sum / m * inverse;
-      s.second[k * g_.group_channels] = dot / m * inverse * inverse * inverse;
+      s.sum[k * g_.group_channels] = sum / m * inverse;
+      s.dot[k * g_.group_channels] = dot / m * inverse * inverse * inverse;
       const double rest = kernels::mean_rest<P>(s.mean[k]);
       const auto offset = static_cast<P>(offset_of(s, k) - rest * slope_of(s, k)),
                  slope = static_cast<P>(slope_of(s, k));
@@ -370,8 +380,8 @@ class Groups {
     }
     for (P* array : {s.coefficients.offset, s.coefficients.slope}) repeat(u, array);
   }
-  double offset_of(const Scratch<T>& s, std::size_t k) const { return s.first[k * g_.group_channels]; }
-  double slope_of(const Scratch<T>& s, std::size_t k) const { return s.second[k * g_.group_channels]; }
+  double offset_of(const Scratch<T>& s, std::size_t k) const { return s.sum[k * g_.group_channels]; }
+  double slope_of(const Scratch<T>& s, std::size_t k) const { return s.dot[k * g_.group_channels]; }
 
   void differentiate(const kernels::Backward<T>& t, const Scratch<T>& of_unit, const Unit& u) const {
     const kernels::Coefficients<T> coefficients = of_unit.coefficients;

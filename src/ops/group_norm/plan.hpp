@@ -8,6 +8,7 @@
 #include "equinorm/group_norm.hpp"
 #include "kernels/channel.hpp"
 #include "kernels/column_plan.hpp"
+#include "reduce/moments.hpp"
 
 namespace equinorm::group_norm {
 
@@ -37,9 +38,10 @@ struct Geometry {
 };
 
 /// A unit is what shares nothing with others: all groups of a sample (columns), or some of them, side by side (planes).
-/// Many units are dealt to tasks; few are cut into parts, a task each: parts of the rows, or of the channels of a
-/// group. With lengths a unit is a whole sample, and never cut: its bits and those of the tasks' sums may not depend on
-/// its padding.
+/// Statistics of a large one are taken in parts: of the rows, or of the channels of a group. The cut comes from the
+/// shape of a sample alone, so that its bits do not depend on how many there are. Parts of few units are a task each;
+/// else whole units are dealt to tasks. With lengths a unit is a whole sample in one part: no bit may depend on its
+/// padding.
 struct Plan {
   explicit Plan(const Geometry& geometry) : g(geometry), columns(g.longest(), g.channels) {
     if (!g.columns && g.lengths == nullptr) {
@@ -49,21 +51,23 @@ struct Plan {
     }
     units_of_sample = (g.groups + together - 1) / together;
     units = g.samples * units_of_sample;
-    const std::size_t wanted = units == 0 || g.lengths != nullptr ? 1 : kTasks / units,
-                      room = g.sample_elements() / units_of_sample / kPartElements;
+    const std::size_t wanted = std::min(g.sample_elements() / units_of_sample / kPartElements, kMaxParts);
     const std::size_t most = g.columns ? columns.blocks : together > 1 ? 1 : g.group_channels;
-    parts = std::clamp<std::size_t>(std::min(wanted, room), 1, std::max<std::size_t>(most, 1));
-    tasks = parts > 1 ? units * parts : std::min(units, kTasks);
+    parts = g.lengths != nullptr ? 1 : std::clamp<std::size_t>(wanted, 1, std::max<std::size_t>(most, 1));
+    split = parts > 1 && units * parts <= kMaxParts * kMaxParts;
+    tasks = split ? units * parts : std::min(units, kTasks);
   }
 
   static constexpr std::size_t kTasks = 32;
   static constexpr std::size_t kUnitElements = 4096;
   static constexpr std::size_t kPartElements = 64 << 10;
+  static constexpr std::size_t kMaxParts = 8;
   static constexpr std::size_t kPieceElements = 8192;  ///< moments are taken of: a block of the first caches
 
   const Geometry& g;
   kernels::ColumnPlan columns;  ///< of one sample, the longest
   std::size_t together, units_of_sample, units, parts, tasks;
+  bool split;  ///< parts are a task each
 };
 
 /// What one task keeps in the workspace.
@@ -74,6 +78,9 @@ struct Scratch {
     // NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDelete): as large as the same walk counted, never empty
     first = workspace.take<double>(width);
     second = workspace.take<double>(width);
+    sum = workspace.take<double>(width);
+    dot = workspace.take<double>(width);
+    total = workspace.take<Moments>(p.g.groups);
     dgamma = workspace.take<double>(p.g.channels);
     dbeta = workspace.take<double>(p.g.channels);
     mean = workspace.take<double>(p.g.groups);
@@ -81,7 +88,9 @@ struct Scratch {
     coefficients = kernels::CoefficientArrays<T>(workspace, width);
   }
 
-  double *first, *second;   ///< [columns or channels]: means and M2, or Σg and Σ g·(x − mean)
+  double *first, *second;   ///< [columns or channels], of one part: means and M2, or Σg and Σ g·(x − mean)
+  double *sum, *dot;        ///< of a unit: the latter
+  Moments* total;           ///< [groups], of a unit
   double *dgamma, *dbeta;   ///< [channels]: sums over the units of this task
   double *mean, *variance;  ///< [groups], of one sample
   kernels::CoefficientArrays<T> coefficients;

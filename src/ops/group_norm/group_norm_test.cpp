@@ -280,7 +280,7 @@ TEST(GroupNormGradient, AgreesWithFiniteDifferences) {
     };
     const double h = 1e-5;  // h² ≈ 1e-10 of truncation, 1e-16/h ≈ 1e-11 of rounding, times a few third derivatives
     const auto derivative = [&](int which, std::size_t i) {
-      double sides[2];
+      double sides[2] = {};
       for (const int side : {0, 1}) {
         std::vector<double> arguments[3] = {call.x, call.gamma, call.beta};
         arguments[which][i] += side == 0 ? -h : h;

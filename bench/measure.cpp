@@ -5,6 +5,7 @@
 
 #include "core/elements.hpp"
 #include "core/philox.hpp"
+#include "floor.hpp"
 #include "memory.hpp"
 #include "ours.hpp"
 #include "parallel/parallel_for.hpp"
@@ -70,6 +71,7 @@ std::vector<Timing> timings(const Problem& p, double seconds) {
   std::vector<Contender> contenders{{"copy", copy(t.x, backward ? t.dx : t.y, p.elements(), p.threads)},
                                     {"equinorm", mine[p.pass]}};
   if (peer && (*peer)[p.pass]) contenders.push_back({"onednn", (*peer)[p.pass]});
+  if (p.threads == 1) contenders.push_back({"floor", floor(p, t)});
   if (p.threads > 1) {
     Problem alone = p;
     alone.threads = 1;

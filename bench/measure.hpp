@@ -10,7 +10,8 @@ namespace equinorm::bench {
 
 struct Measurement {
   Problem problem;
-  std::vector<Timing> timings;  ///< copy, equinorm; onednn where it has the problem; one_thread where threads > 1
+  std::vector<Timing>
+      timings;  ///< copy, equinorm; onednn where it has the problem; one_thread where threads > 1, else floor
 
   /// nullptr: not measured.
   const Timing* find(std::string_view name) const;

@@ -1,0 +1,168 @@
+#include "floor.hpp"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "floor.cpp"
+#include <hwy/cache_control.h>
+#include <hwy/foreach_target.h>  // compiles what follows once per instruction set
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#ifndef EQUINORM_BENCH_FLOOR_TYPES
+#define EQUINORM_BENCH_FLOOR_TYPES
+namespace equinorm::bench {
+
+/// A visit of `bytes` at `offset` of some tensors; absent ones are null and come last.
+struct Visit {
+  const std::uint8_t* in[3];
+  std::uint8_t* out[2];
+  bool stream;
+};
+
+}  // namespace equinorm::bench
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace equinorm::bench {
+namespace HWY_NAMESPACE {
+namespace {
+namespace hn = hwy::HWY_NAMESPACE;
+
+constexpr std::size_t kAhead = 4096;  // bytes fetched ahead, as our kernels do
+
+template <std::size_t kIn, std::size_t kOut, bool kStream>
+std::uint8_t Pass(const Visit& v, std::size_t offset, std::size_t bytes) {
+  const hn::ScalableTag<std::uint8_t> d;
+  const std::size_t lanes = hn::Lanes(d);
+  auto all = hn::Zero(d);
+  std::size_t i = offset;
+  for (; i + lanes <= offset + bytes; i += lanes) {
+    auto value = hn::Zero(d);
+    for (std::size_t k = 0; k < kIn; ++k) {
+      hwy::Prefetch(v.in[k] + i + kAhead);
+      value = hn::Or(value, hn::LoadU(d, v.in[k] + i));
+    }
+    if constexpr (kOut == 0) all = hn::Or(all, value);
+    for (std::size_t k = 0; k < kOut; ++k) {
+      if constexpr (kStream) {
+        hn::Stream(value, d, v.out[k] + i);
+      } else {
+        hn::StoreU(value, d, v.out[k] + i);
+      }
+    }
+  }
+  for (; i < offset + bytes; ++i) {
+    for (std::size_t k = 0; k < kOut; ++k) v.out[k][i] = v.in[0][i];
+  }
+  return hn::GetLane(all);
+}
+
+template <std::size_t kIn, std::size_t kOut>
+std::uint8_t PassOf(const Visit& v, std::size_t offset, std::size_t bytes) {
+  return v.stream ? Pass<kIn, kOut, true>(v, offset, bytes) : Pass<kIn, kOut, false>(v, offset, bytes);
+}
+
+template <std::size_t kIn>
+std::uint8_t PassFrom(const Visit& v, std::size_t offset, std::size_t bytes) {
+  if (v.out[0] == nullptr) return Pass<kIn, 0, false>(v, offset, bytes);
+  return v.out[1] == nullptr ? PassOf<kIn, 1>(v, offset, bytes) : PassOf<kIn, 2>(v, offset, bytes);
+}
+
+std::uint8_t Run(const Visit& v, std::size_t offset, std::size_t bytes) {
+  if (v.in[1] == nullptr) return PassFrom<1>(v, offset, bytes);
+  return v.in[2] == nullptr ? PassFrom<2>(v, offset, bytes) : PassFrom<3>(v, offset, bytes);
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace equinorm::bench
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace equinorm::bench {
+namespace {
+
+HWY_EXPORT(Run);
+
+/// From this size on writing around the caches is faster, here as in our kernels.
+constexpr std::size_t kStreamBytes = 8 << 20;
+
+/// `units` of `runs` pieces each, of `run` elements (the last of a unit may be shorter), which lie `stride` apart;
+/// units lie `spacing` apart.
+struct Order {
+  std::size_t units, runs, run, stride, spacing;
+};
+
+Order order_of(const Problem& p, std::size_t element_bytes) {
+  constexpr std::size_t kPieceBytes = 1 << 20, kRowsBytes = 32 << 10, kPageBytes = 4096;
+  const std::size_t all = p.elements(), plane = p.h * p.w, sample = p.c * plane;
+  const auto pieces = [&](std::size_t bytes) {
+    const std::size_t piece = std::min(bytes / element_bytes, all);
+    return std::pair{(all + piece - 1) / piece, piece};
+  };
+  if (p.by_rows()) {
+    const auto [count, piece] = pieces(kRowsBytes);
+    return {count, 1, piece, 0, piece};
+  }
+  const bool first = p.layout == Layout::channels_first && !p.matrix();
+  if (p.op == Op::batch_norm && !first) {
+    const auto [count, piece] = pieces(kPieceBytes);
+    return {1, count, piece, piece, all};
+  }
+  if (p.op == Op::batch_norm) {
+    const std::size_t together = std::clamp<std::size_t>(kPageBytes / (plane * element_bytes), 1, p.c);
+    return {(p.c + together - 1) / together, p.n, together * plane, sample, together * plane};
+  }
+  if (!first) return {p.n, 1, sample, 0, sample};
+  const std::size_t groups = p.op == Op::instance_norm ? p.c : p.groups;
+  return {p.n * groups, 1, sample / groups, 0, sample / groups};
+}
+
+}  // namespace
+
+template <class T>
+std::function<void()> floor(const Problem& p, const Tensors<T>& t) {
+  const auto in = [](const T* tensor) { return reinterpret_cast<const std::uint8_t*>(tensor); };
+  const auto out = [](T* tensor) { return reinterpret_cast<std::uint8_t*>(tensor); };
+  const Order order = order_of(p, sizeof(T));
+  Visit reduce{}, apply{};
+  if (p.pass == Pass::backward) {
+    const T* x = p.by_rows() && p.add ? t.sum : t.x;
+    const T* y = p.by_rows() || !p.add ? nullptr : t.y;
+    reduce = {{in(x), in(t.dy), in(y)}, {}, false};
+    apply = {{in(x), in(t.dy), in(y)}, {out(t.dx), out(t.dresidual)}, false};
+  } else {
+    reduce = {{in(t.x)}, {}, false};
+    apply = {{in(t.x), in(t.residual)}, {out(t.y), out(t.sum)}, false};
+  }
+  const bool once = p.by_rows() || (p.op == Op::batch_norm && p.pass == Pass::infer);  // a row stays where it is
+  const auto whole_lines = [](std::size_t count) { return count * sizeof(T) % 64 == 0; };
+  apply.stream = p.elements() * sizeof(T) >= kStreamBytes && whole_lines(order.run) && whole_lines(order.stride) &&
+                 whole_lines(order.spacing);
+  return [=, elements = p.elements()] {
+    std::uint8_t seen = 0;
+    const auto visit = [&](const Visit& v, std::size_t unit, std::size_t i) {
+      const std::size_t begin = unit * order.spacing + i * order.stride;
+      // The last of some units of channels ends with the sample, the last piece of a tensor with that.
+      const std::size_t end = order.runs > 1 && order.stride > order.run ? (i + 1) * order.stride : elements;
+      const std::size_t bytes = std::min(order.run, end - begin) * sizeof(T);
+      seen = static_cast<std::uint8_t>(seen | HWY_DYNAMIC_DISPATCH(Run)(v, begin * sizeof(T), bytes));
+    };
+    for (std::size_t unit = 0; unit < order.units; ++unit) {
+      for (std::size_t i = 0; !once && i < order.runs; ++i) visit(reduce, unit, i);
+      for (std::size_t i = order.runs; i-- > 0;) visit(apply, unit, i);
+    }
+    const volatile std::uint8_t sink = seen;  // so that what is read cannot be left out
+    static_cast<void>(sink);
+  };
+}
+
+template std::function<void()> floor(const Problem&, const Tensors<float>&);
+template std::function<void()> floor(const Problem&, const Tensors<double>&);
+template std::function<void()> floor(const Problem&, const Tensors<bfloat16>&);
+template std::function<void()> floor(const Problem&, const Tensors<float16>&);
+
+}  // namespace equinorm::bench
+#endif

@@ -1,0 +1,18 @@
+// The floor under a problem: what its passes over memory take without any arithmetic. A norm reads its input twice,
+// once for the statistics and once to apply them; it may find it in a cache the second time, but not apply what it does
+// not know yet.
+#pragma once
+
+#include <functional>
+
+#include "problem.hpp"
+
+namespace equinorm::bench {
+
+/// The same tensors visited in the order that serves the caches best: units that are normalized together (all of a
+/// batch, a channel, a sample or group, some rows) are read, then read again and written, last things first. One
+/// thread.
+template <class T>
+std::function<void()> floor(const Problem& problem, const Tensors<T>& tensors);
+
+}  // namespace equinorm::bench

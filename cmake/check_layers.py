@@ -8,7 +8,7 @@ import sys
 import tempfile
 
 # What each folder may include beside itself. ops/<op> counts as one folder with the others' doors shut: it sees no other op,
-# but for what norms of rows share (ops/rows, which is no op).
+# but for what norms share (SHARED, which are no ops).
 BELOW = {
     "core": set(),
     "simd": {"core"},
@@ -23,6 +23,7 @@ BELOW = {
     "bench": {"core", "simd", "parallel", "reduce", "ops", "data", "nn"},
     "app": {"core", "simd", "parallel", "reduce", "ops", "data", "nn", "audit", "bench"},
 }
+SHARED = ("rows", "jvp")
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 
 
@@ -41,7 +42,7 @@ def problem(root, file, included):
     if target not in BELOW:
         return f"there is no folder {target}"
     if folder == "ops":
-        if target == "ops" and target_rest[0] not in (rest[0], "rows"):
+        if target == "ops" and target_rest[0] not in (rest[0], *SHARED):
             return f"op {rest[0]} includes op {target_rest[0]}"
         if file.stem == "reference" and target not in ("core", "ops"):
             return "a reference sees core and itself only"
@@ -78,7 +79,9 @@ def self_test():
         ("src/ops/x/a.cpp", "ops/x/b.hpp", False),
         ("src/ops/x/a.cpp", "ops/y/b.hpp", True),
         ("src/ops/x/a.cpp", "ops/rows/b.hpp", False),
+        ("src/ops/rows/a.hpp", "ops/jvp/b.hpp", False),
         ("src/ops/rows/a.hpp", "ops/x/b.hpp", True),
+        ("src/ops/jvp/a.hpp", "ops/x/b.hpp", True),
         ("src/ops/x/reference.cpp", "ops/rows/b.hpp", True),
         ("src/ops/x/reference.cpp", "ops/x/reference.hpp", False),
         ("src/ops/x/reference.cpp", "ops/x/kernels.hpp", True),

@@ -60,4 +60,16 @@ EQUINORM_API Status group_norm_backward(
     const Statistics& statistics, std::type_identity_t<TensorView<T>> dx, std::type_identity_t<TensorView<T>> dresidual,
     const std::type_identity_t<AffineGradients<T>>& gradients, const Execution& execution = {});
 
+/// The derivative of training forward in a direction (Jacobian-vector product), of which backward is the transpose:
+/// ẏ = act'(z)·ż, ż = γ·x̂̇ + γ̇·x̂ + β̇ + ṙ, x̂̇ = (ẋ − mean(ẋ) − x̂·mean(ẋ·x̂))/√(σ² + ε), the means over a group.
+/// x and statistics are forward's; residual too, needed only where an activation stands over it. y_tangent receives ẏ,
+/// and may be any of the tensors that are read; it is 0 in padding. In double throughout, for those who study norms: it
+/// is not as fast as the other passes.
+template <class T>
+EQUINORM_API Status group_norm_jvp(const GroupNormOptions& options, TensorView<const T> x,
+                                   std::type_identity_t<TensorView<const T>> residual,
+                                   const std::type_identity_t<Tangents<T>>& tangents,
+                                   const std::type_identity_t<Affine<T>>& affine, const Statistics& statistics,
+                                   std::type_identity_t<TensorView<T>> y_tangent, const Execution& execution = {});
+
 }  // namespace equinorm

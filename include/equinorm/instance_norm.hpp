@@ -51,4 +51,15 @@ Status instance_norm_backward(const InstanceNormOptions& options, TensorView<con
                                 statistics, dx, dresidual, gradients, execution);
 }
 
+/// As group_norm_jvp.
+template <class T>
+Status instance_norm_jvp(const InstanceNormOptions& options, TensorView<const T> x,
+                         std::type_identity_t<TensorView<const T>> residual,
+                         const std::type_identity_t<Tangents<T>>& tangents,
+                         const std::type_identity_t<Affine<T>>& affine, const Statistics& statistics,
+                         std::type_identity_t<TensorView<T>> y_tangent, const Execution& execution = {}) {
+  return group_norm_jvp<T>(instance_norm_detail::as_groups(options, x.shape, x.layout), x, residual, tangents, affine,
+                           statistics, y_tangent, execution);
+}
+
 }  // namespace equinorm

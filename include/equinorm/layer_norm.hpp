@@ -54,4 +54,15 @@ EQUINORM_API Status layer_norm_backward(const LayerNormOptions& options, TensorV
                                         const std::type_identity_t<AffineGradients<T>>& gradients,
                                         const Execution& execution = {});
 
+/// The derivative of forward in a direction (Jacobian-vector product), of which backward is the transpose:
+/// ẏ = act'(z)·ż, ż = γ·x̂̇ + γ̇·x̂ + β̇, x̂̇ = (ẋ − mean(ẋ) − x̂·mean(ẋ·x̂))/√(σ² + ε). x is what was normalized,
+/// forward's x or its sum, and tangents.x its rate of change (ẋ + ṙ for a sum; tangents.residual must be absent);
+/// statistics are forward's. y_tangent receives ẏ, and may be x or tangents.x. In double throughout, for those who
+/// study norms: it is not as fast as the other passes.
+template <class T>
+EQUINORM_API Status layer_norm_jvp(const LayerNormOptions& options, TensorView<const T> x,
+                                   const std::type_identity_t<Tangents<T>>& tangents,
+                                   const std::type_identity_t<Affine<T>>& affine, const Statistics& statistics,
+                                   std::type_identity_t<TensorView<T>> y_tangent, const Execution& execution = {});
+
 }  // namespace equinorm

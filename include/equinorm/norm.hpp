@@ -1,6 +1,7 @@
 // What all normalizations share: y = act(γ·x̂ + β), x̂ = (x − μ)/√(σ² + ε), whatever μ and σ² are taken over.
 #pragma once
 
+#include "equinorm/tensor.hpp"
 #include "equinorm/types.hpp"
 
 namespace equinorm {
@@ -29,6 +30,15 @@ template <class T>
 struct AffineGradients {
   Parameter<T>* gamma = nullptr;
   Parameter<T>* beta = nullptr;
+};
+
+/// A direction in which a norm is differentiated (*_jvp): the rates of change of forward's inputs. What is absent or
+/// nullptr does not change.
+template <class T>
+struct Tangents {
+  TensorView<const T> x{};
+  TensorView<const T> residual{};
+  Affine<T> affine{};
 };
 
 /// The statistics that x was normalized with: written by forward, read by backward. What an element belongs to (a

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "core/check.hpp"
+#include "core/padding.hpp"
 #include "core/workspace.hpp"
 #include "ops/batch_norm/channels.hpp"
 #include "ops/batch_norm/columns.hpp"
@@ -14,6 +15,7 @@
 #include "ops/batch_norm/plan.hpp"
 #include "ops/batch_norm/ragged.hpp"
 #include "ops/batch_norm/segments.hpp"
+#include "ops/jvp/jvp.hpp"
 
 namespace equinorm {
 
@@ -161,6 +163,32 @@ Status batch_norm_backward(const BatchNormOptions& options, TensorView<const T> 
   return {};
 }
 
+template <class T>
+Status batch_norm_jvp(const BatchNormOptions& options, TensorView<const T> x,
+                      std::type_identity_t<TensorView<const T>> residual,
+                      const std::type_identity_t<Tangents<T>>& tangents, const std::type_identity_t<Affine<T>>& affine,
+                      const Statistics& statistics, std::type_identity_t<TensorView<T>> y_tangent,
+                      const Execution& execution) {
+  using namespace batch_norm;
+  Checks checks("batch_norm_jvp");
+  checks.epsilon(options.epsilon).tensor("x", x).lengths(options.lengths, x);
+  check_statistics(jvp::check_dense(checks, x, residual, tangents, y_tangent, options.activation), statistics);
+  if (!checks.ok()) return checks.status();
+
+  const Geometry g(x.shape, x.layout, options.lengths);
+  jvp::differentiate(
+      jvp::dense_norm(options.epsilon, options.activation, x, residual, tangents, affine, statistics, y_tangent),
+      g.channels,
+      [&](std::size_t c, const auto& body) {
+        g.for_each_run(c, [&](const kernels::Run& run) { body(jvp::Run{0, run.begin, run.step, run.count, c, 0}); });
+      },
+      workers_for(g.elements, execution));
+  for (std::size_t n = 0; g.lengths != nullptr && n < g.samples; ++n) {
+    clear_padding(y_tangent.data, g.layout, g.channels, g.positions, n, g.lengths[n]);
+  }
+  return {};
+}
+
 // The four element types.
 #define EQUINORM_INSTANTIATE(T)                                                                                       \
   template std::size_t batch_norm_workspace_bytes<T>(const Shape&, Layout, const BatchNormOptions&);                  \
@@ -172,7 +200,10 @@ Status batch_norm_backward(const BatchNormOptions& options, TensorView<const T> 
                                           TensorView<T>, const Execution&);                                           \
   template Status batch_norm_backward<T>(const BatchNormOptions&, TensorView<const T>, TensorView<const T>,           \
                                          TensorView<const T>, const Affine<T>&, const Statistics&, TensorView<T>,     \
-                                         TensorView<T>, const AffineGradients<T>&, const Execution&);
+                                         TensorView<T>, const AffineGradients<T>&, const Execution&);                 \
+  template Status batch_norm_jvp<T>(const BatchNormOptions&, TensorView<const T>, TensorView<const T>,                \
+                                    const Tangents<T>&, const Affine<T>&, const Statistics&, TensorView<T>,           \
+                                    const Execution&);
 EQUINORM_INSTANTIATE(float)
 EQUINORM_INSTANTIATE(double)
 EQUINORM_INSTANTIATE(bfloat16)

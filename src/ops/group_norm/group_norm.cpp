@@ -5,9 +5,11 @@
 #include <string>
 
 #include "core/check.hpp"
+#include "core/padding.hpp"
 #include "core/workspace.hpp"
 #include "ops/group_norm/groups.hpp"
 #include "ops/group_norm/plan.hpp"
+#include "ops/jvp/jvp.hpp"
 
 namespace equinorm {
 namespace group_norm {
@@ -29,6 +31,12 @@ Checks& check(Checks& checks, const GroupNormOptions& options, const TensorView<
     return Text("groups is " + std::to_string(options.groups),
                 "a divisor of the " + std::to_string(channels) + " channels");
   });
+}
+
+/// Forward's, as backward and JVP need them.
+Checks& check_statistics(Checks& checks, const Statistics& statistics, bool empty) {
+  checks.require(statistics.mean != nullptr || empty, "statistics.mean is null", "[N, groups] doubles");
+  return checks.require(statistics.variance != nullptr || empty, "statistics.variance is null", "[N, groups] doubles");
 }
 
 template <class T>
@@ -95,8 +103,7 @@ Status group_norm_backward(const GroupNormOptions& options, TensorView<const T> 
       .like("dy", dy, x)
       .like("dx", dx, x)
       .like("dresidual", dresidual, x, true);
-  checks.require(statistics.mean != nullptr || empty, "statistics.mean is null", "[N, groups] doubles");
-  checks.require(statistics.variance != nullptr || empty, "statistics.variance is null", "[N, groups] doubles");
+  group_norm::check_statistics(checks, statistics, empty);
   checks.workspace(execution, group_norm_workspace_bytes<T>(options, x.shape, x.layout));
   if (!checks.ok()) return checks.status();
   if (empty) {  // sums over nothing
@@ -113,6 +120,39 @@ Status group_norm_backward(const GroupNormOptions& options, TensorView<const T> 
   return {};
 }
 
+template <class T>
+Status group_norm_jvp(const GroupNormOptions& options, TensorView<const T> x,
+                      std::type_identity_t<TensorView<const T>> residual,
+                      const std::type_identity_t<Tangents<T>>& tangents, const std::type_identity_t<Affine<T>>& affine,
+                      const Statistics& statistics, std::type_identity_t<TensorView<T>> y_tangent,
+                      const Execution& execution) {
+  const bool empty = x.shape.elements() == 0;
+  Checks checks("group_norm_jvp");
+  group_norm::check(checks, options, x);
+  group_norm::check_statistics(jvp::check_dense(checks, x, residual, tangents, y_tangent, options.activation),
+                               statistics, empty);
+  if (!checks.ok() || empty) return checks.status();
+
+  const group_norm::Geometry g(options, x.shape, x.layout);
+  const bool last = x.layout == Layout::channels_last;
+  jvp::differentiate(
+      jvp::dense_norm(options.epsilon, options.activation, x, residual, tangents, affine, statistics, y_tangent),
+      g.samples * g.groups,
+      [&](std::size_t set, const auto& body) {
+        const std::size_t sample = set / g.groups, first = set % g.groups * g.group_channels;
+        const std::size_t valid = g.lengths == nullptr ? g.positions : g.lengths[sample];
+        for (std::size_t c = first; c < first + g.group_channels; ++c) {
+          const std::size_t begin = sample * g.sample_elements() + (last ? c : c * g.positions);
+          body(jvp::Run{0, begin, last ? g.channels : 1, valid, c, 0});
+        }
+      },
+      workers_for(x.shape.elements(), execution));
+  for (std::size_t n = 0; g.lengths != nullptr && n < g.samples; ++n) {
+    clear_padding(y_tangent.data, g.layout, g.channels, g.positions, n, g.lengths[n]);
+  }
+  return {};
+}
+
 // The four element types.
 #define EQUINORM_INSTANTIATE(T)                                                                                   \
   template std::size_t group_norm_workspace_bytes<T>(const GroupNormOptions&, const Shape&, Layout);              \
@@ -120,7 +160,10 @@ Status group_norm_backward(const GroupNormOptions& options, TensorView<const T> 
                                         TensorView<const T>, TensorView<T>, const Statistics&, const Execution&); \
   template Status group_norm_backward<T>(const GroupNormOptions&, TensorView<const T>, TensorView<const T>,       \
                                          TensorView<const T>, const Affine<T>&, const Statistics&, TensorView<T>, \
-                                         TensorView<T>, const AffineGradients<T>&, const Execution&);
+                                         TensorView<T>, const AffineGradients<T>&, const Execution&);             \
+  template Status group_norm_jvp<T>(const GroupNormOptions&, TensorView<const T>, TensorView<const T>,            \
+                                    const Tangents<T>&, const Affine<T>&, const Statistics&, TensorView<T>,       \
+                                    const Execution&);
 EQUINORM_INSTANTIATE(float)
 EQUINORM_INSTANTIATE(double)
 EQUINORM_INSTANTIATE(bfloat16)

@@ -32,6 +32,16 @@ Status layer_norm_backward(const LayerNormOptions& options, TensorView<const T> 
                            affine, &mean, variance, dsum, dx, gradients, kernels::get<T>().layer_backward, execution);
 }
 
+template <class T>
+Status layer_norm_jvp(const LayerNormOptions& options, TensorView<const T> x,
+                      const std::type_identity_t<Tangents<T>>& tangents, const std::type_identity_t<Affine<T>>& affine,
+                      const Statistics& statistics, std::type_identity_t<TensorView<T>> y_tangent,
+                      const Execution& execution) {
+  const rows::Saved mean{statistics.mean, "statistics.mean"}, variance{statistics.variance, "statistics.variance"};
+  return rows::jvp<T>({"layer_norm_jvp", options.epsilon, options.normalized_axes, options.activation}, x, tangents,
+                      affine, &mean, variance, y_tangent, execution);
+}
+
 // The four element types.
 #define EQUINORM_INSTANTIATE(T)                                                                                   \
   template std::size_t layer_norm_workspace_bytes<T>(const LayerNormOptions&, const Shape&);                      \
@@ -40,7 +50,9 @@ Status layer_norm_backward(const LayerNormOptions& options, TensorView<const T> 
                                         const Execution&);                                                        \
   template Status layer_norm_backward<T>(const LayerNormOptions&, TensorView<const T>, TensorView<const T>,       \
                                          const Affine<T>&, const Statistics&, TensorView<const T>, TensorView<T>, \
-                                         const AffineGradients<T>&, const Execution&);
+                                         const AffineGradients<T>&, const Execution&);                            \
+  template Status layer_norm_jvp<T>(const LayerNormOptions&, TensorView<const T>, const Tangents<T>&,             \
+                                    const Affine<T>&, const Statistics&, TensorView<T>, const Execution&);
 EQUINORM_INSTANTIATE(float)
 EQUINORM_INSTANTIATE(double)
 EQUINORM_INSTANTIATE(bfloat16)

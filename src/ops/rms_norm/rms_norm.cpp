@@ -31,6 +31,15 @@ Status rms_norm_backward(const RmsNormOptions& options, TensorView<const T> x,
                            kernels::get<T>().rms_backward, execution);
 }
 
+template <class T>
+Status rms_norm_jvp(const RmsNormOptions& options, TensorView<const T> x,
+                    const std::type_identity_t<Tangents<T>>& tangents, const std::type_identity_t<Affine<T>>& affine,
+                    const double* mean_square, std::type_identity_t<TensorView<T>> y_tangent,
+                    const Execution& execution) {
+  return rows::jvp<T>({"rms_norm_jvp", options.epsilon, options.normalized_axes, options.activation}, x, tangents,
+                      affine, nullptr, {mean_square, "mean_square"}, y_tangent, execution);
+}
+
 // The four element types.
 #define EQUINORM_INSTANTIATE(T)                                                                                      \
   template std::size_t rms_norm_workspace_bytes<T>(const RmsNormOptions&, const Shape&);                             \
@@ -38,7 +47,9 @@ Status rms_norm_backward(const RmsNormOptions& options, TensorView<const T> x,
                                       TensorView<const T>, TensorView<T>, TensorView<T>, double*, const Execution&); \
   template Status rms_norm_backward<T>(const RmsNormOptions&, TensorView<const T>, TensorView<const T>,              \
                                        const Affine<T>&, const double*, TensorView<const T>, TensorView<T>,          \
-                                       const AffineGradients<T>&, const Execution&);
+                                       const AffineGradients<T>&, const Execution&);                                 \
+  template Status rms_norm_jvp<T>(const RmsNormOptions&, TensorView<const T>, const Tangents<T>&, const Affine<T>&,  \
+                                  const double*, TensorView<T>, const Execution&);
 EQUINORM_INSTANTIATE(float)
 EQUINORM_INSTANTIATE(double)
 EQUINORM_INSTANTIATE(bfloat16)

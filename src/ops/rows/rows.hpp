@@ -15,6 +15,7 @@
 #include "equinorm/norm.hpp"
 #include "equinorm/tensor.hpp"
 #include "kernels/kernels.hpp"
+#include "ops/jvp/jvp.hpp"
 #include "parallel/parallel_for.hpp"
 
 namespace equinorm::rows {
@@ -202,6 +203,17 @@ struct Saved {
   std::string_view name;
 };
 
+/// Forward's statistics, as backward and JVP need them; mean is nullptr for a norm without.
+template <class T>
+Checks& check_saved(Checks& checks, const TensorView<const T>& x, const Saved* mean, const Saved& variance) {
+  for (const Saved* saved : {mean, &variance}) {
+    const bool needed = saved != nullptr && x.shape.elements() != 0;
+    checks.require(!needed || saved->values != nullptr,
+                   [&] { return Checks::Text(std::string(saved->name) + " is null", "[rows] doubles"); });
+  }
+  return checks;
+}
+
 /// Backward of a norm of rows, arguments checked; kernel as for run_backward.
 template <class T, class Kernel>
 Status backward(const Options& o, const TensorView<const T>& x, const TensorView<const T>& dy, const Affine<T>& affine,
@@ -210,11 +222,7 @@ Status backward(const Options& o, const TensorView<const T>& x, const TensorView
   Checks checks(o.op);
   check_like(check_x(check_epsilon(checks, o.epsilon), x, o.axes), "x", x, x, o.axes);
   check_like(checks, "dy", dy, x, o.axes);
-  for (const Saved* saved : {mean, &variance}) {
-    const bool needed = saved != nullptr && x.shape.elements() != 0;
-    checks.require(!needed || saved->values != nullptr,
-                   [&] { return Checks::Text(std::string(saved->name) + " is null", "[rows] doubles"); });
-  }
+  check_saved(checks, x, mean, variance);
   check_like(checks, "dsum", dsum, x, o.axes, true);
   check_like(checks, "dx", dx, x, o.axes);
   if (checks.ok()) checks.workspace(execution, workspace_bytes(Matrix(x.shape, o.axes)));
@@ -230,6 +238,43 @@ Status backward(const Options& o, const TensorView<const T>& x, const TensorView
                    rows_of(dsum, m),
                    rows_of(dx, m)},
                   gradients, kernel, execution);
+  return {};
+}
+
+/// The derivative of a norm of rows in a direction, arguments checked.
+template <class T>
+Status jvp(const Options& o, const TensorView<const T>& x, const Tangents<T>& tangents, const Affine<T>& affine,
+           const Saved* mean, const Saved& variance, const TensorView<T>& y_tangent, const Execution& execution) {
+  Checks checks(o.op);
+  check_like(check_x(check_epsilon(checks, o.epsilon), x, o.axes), "x", x, x, o.axes);
+  check_like(checks, "tangents.x", tangents.x, x, o.axes, true);
+  checks.require(tangents.residual.data == nullptr, "tangents.residual is given",
+                 "none: x is the sum, and tangents.x the sum's");
+  check_saved(checks, x, mean, variance);
+  check_like(checks, "y_tangent", y_tangent, x, o.axes);
+  if (!checks.ok()) return checks.status();
+
+  const Matrix m(x.shape, o.axes);
+  const auto tensor = [&]<class E>(const TensorView<E>& view) {
+    return equinorm::jvp::Tensor<E>{view.data, rows_of(view, m).stride};
+  };
+  equinorm::jvp::differentiate<T>(
+      {o.epsilon,
+       o.activation,
+       mean == nullptr ? nullptr : mean->values,
+       variance.values,
+       affine,
+       tangents.affine,
+       tensor(x),
+       {},
+       tensor(tangents.x),
+       {},
+       tensor(y_tangent)},
+      m.rows,
+      [&](std::size_t row, const auto& body) {
+        body(equinorm::jvp::Run{row, 0, 1, m.features, 0, 1});
+      },
+      workers_for(m, execution));
   return {};
 }
 

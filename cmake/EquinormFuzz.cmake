@@ -19,7 +19,7 @@ elseif(EQUINORM_TESTS)
       --build-and-test ${PROJECT_SOURCE_DIR} ${EQUINORM_FUZZ_BUILD} --build-generator ${CMAKE_GENERATOR}
       --build-target equinorm_fuzzers --build-noclean --build-options -DCMAKE_BUILD_TYPE=RelWithDebInfo
       -DCMAKE_CXX_COMPILER=${EQUINORM_CLANG} -DCMAKE_CXX_COMPILER_LAUNCHER=${CMAKE_CXX_COMPILER_LAUNCHER}
-      -DEQUINORM_FUZZ=ON -DEQUINORM_TESTS=OFF)
+      -DEQUINORM_FUZZ=ON -DEQUINORM_TESTS=OFF -DEQUINORM_OPENMP=OFF)
     set_tests_properties(fuzz_build PROPERTIES FIXTURES_SETUP fuzzers TIMEOUT 300)
   endif()
 endif()

@@ -73,6 +73,7 @@ Passes passes(const Problem& problem, const Tensors<T>& t, const dnnl::memory::d
   }
   Arguments backward = forward;
   backward.erase(DNNL_ARG_DST);
+  if (problem.op == Op::batch_norm && !nn::onednn::kBatchNormBackwardTakesShift) backward.erase(DNNL_ARG_SHIFT);
   backward.insert({{DNNL_ARG_DIFF_DST, tensor(t.dy)},
                    {DNNL_ARG_DIFF_SRC, tensor(t.dx)},
                    {DNNL_ARG_DIFF_SCALE, vector(t.dgamma, problem.c)},

@@ -1,6 +1,7 @@
 // Where oneDNN 2.x and 3.x differ, for all who use it: they say what they want here and look the same for both.
 // 3.0 did away with operation descriptors (what they took goes to the primitive descriptor, which comes with the
-// attributes last), gave norms a descriptor of the result beside the input's, and took the scale from post-operations.
+// attributes last), gave norms a descriptor of the result beside the input's, took the scale from post-operations, and
+// the shift from the arguments of batch norm's backward.
 #pragma once
 
 #include <oneapi/dnnl/dnnl.hpp>
@@ -52,6 +53,9 @@ typename Backward::primitive_desc describe_norm_backward(const dnnl::engine& eng
   return describe_backward<Backward>(engine, {}, hint, kind, data, data, epsilon, flags);
 #endif
 }
+
+/// Whether batch norm's backward wants the shift among its arguments, on which no gradient depends, or refuses it.
+inline constexpr bool kBatchNormBackwardTakesShift = DNNL_VERSION_MAJOR < 3;
 
 inline void append_relu(dnnl::post_ops& post) {
 #if DNNL_VERSION_MAJOR >= 3

@@ -17,6 +17,7 @@ if(EQUINORM_SANITIZE)
     $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized;-fno-var-tracking>)  # for kernels, tracking takes minutes
   target_link_options(equinorm_options INTERFACE -fsanitize=${EQUINORM_SANITIZE}
     $<$<LINK_LANG_AND_ID:C,Clang>:-fsanitize-link-c++-runtime>)
+  target_link_libraries(equinorm_options INTERFACE $<$<LINK_LANG_AND_ID:C,Clang>:stdc++>)  # which that wants
 endif()
 
 # equinorm_library(NAME SOURCES … LINK …): a static library of one folder; LINK names the folders below it.

@@ -10,8 +10,8 @@ namespace equinorm::bench {
 
 struct Measurement {
   Problem problem;
-  std::vector<Timing>
-      timings;  ///< copy, equinorm; onednn where it has the problem; one_thread where threads > 1, else floor
+  /// copy, equinorm; onednn where it has the problem; floor of one thread; one_thread beside more.
+  std::vector<Timing> timings;
 
   /// nullptr: not measured.
   const Timing* find(std::string_view name) const;

@@ -2,8 +2,11 @@
 // coefficients of the kernels.
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <type_traits>
 
 #include "core/workspace.hpp"
@@ -24,6 +27,17 @@ double mean_rest(double mean) {
   return std::isfinite(rest) ? rest : 0;
 }
 
+/// The power of two below x ≥ 0.
+inline double power_of_two(double x) {
+  return std::bit_cast<double>(std::bit_cast<std::uint64_t>(x) & 0x7FF0'0000'0000'0000U);
+}
+
+/// Coefficients::unit: such that what is near the mean does not overflow either.
+inline double unit_of(double inverse_deviation, double mean) {
+  const double most = 0x1p100 / power_of_two(std::max(std::abs(mean), 1.0));
+  return std::max(std::min(power_of_two(inverse_deviation), most), 0x1p-100);
+}
+
 /// The kernels' coefficients of some columns or channels, to be written.
 template <class T>
 struct CoefficientArrays {
@@ -34,21 +48,22 @@ struct CoefficientArrays {
 
   CoefficientArrays() = default;
   CoefficientArrays(Workspace& workspace, std::size_t count) {
-    for (P** array : {&mean, &scale, &shift, &offset, &slope}) *array = workspace.take<P>(count + kStagger);
+    for (P** array : {&mean, &scale, &shift, &unit, &offset, &slope}) *array = workspace.take<P>(count + kStagger);
   }
-  operator Coefficients<T>() const { return {mean, scale, shift, offset, slope}; }
+  operator Coefficients<T>() const { return {mean, scale, shift, unit, offset, slope}; }
 
-  void write_forward(std::size_t at, const Channel& k) const {
+  void write_forward(std::size_t at, const Channel& k, double inverse_deviation) const {
     mean[at] = static_cast<P>(k.mean);
     scale[at] = static_cast<P>(k.scale);
     shift[at] = static_cast<P>(k.shift - mean_rest<P>(k.mean) * k.scale);
+    unit[at] = static_cast<P>(unit_of(inverse_deviation, k.mean));
   }
   void write_backward(std::size_t at, const Channel& k) const {
     offset[at] = static_cast<P>(k.offset - mean_rest<P>(k.mean) * k.slope);
     slope[at] = static_cast<P>(k.slope);
   }
 
-  P *mean, *scale, *shift, *offset, *slope;
+  P *mean, *scale, *shift, *unit, *offset, *slope;
 };
 
 /// Whether floats are too narrow for values with these statistics, though the result may fit. What is not finite never

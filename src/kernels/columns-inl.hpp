@@ -78,9 +78,10 @@ void ColumnDots(const Backward<T>& tensors, const Block& block, const Coefficien
     const Backward<T> t = tensors;
     const Coefficients<T> k = coefficients;
     const auto gradient = [&](auto d, std::size_t at, std::size_t column, auto difference) HWY_ATTR {
-      return WidenedGradient<gate, output>(PerColumn(), d, t, at, difference, k, column);
+      using N = Normalizer<decltype(d)>;
+      return GatedGradient<gate, output>(d, t, at, hn::Lanes(d), difference, N(PerColumn(), d, k, column));
     };
-    AccumulateColumnDots(t.x, t.dy, block.rows, block.stride, block.columns, k.mean, gradient, sum, dot);
+    AccumulateColumnDots(t.x, t.dy, block.rows, block.stride, block.columns, k.mean, k.unit, gradient, sum, dot);
   });
 }
 

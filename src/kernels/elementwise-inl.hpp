@@ -139,17 +139,6 @@ HWY_INLINE hn::Vec<D> GatedGradient(D d, const Backward<T>& t, std::size_t at, s
   }
 }
 
-/// The same for a whole vector, widened.
-template <Gate kGate, bool kOutput, class Get, class T, class D>
-HWY_INLINE Widened<D> WidenedGradient(Get get, D d, const Backward<T>& t, std::size_t at, hn::Vec<D> difference,
-                                      const Coefficients<T>& k, std::size_t c) {
-  if constexpr (kGate == Gate::none) {
-    return Widened<D>(t.dy + at);
-  } else {
-    return Widened<D>(GatedGradient<kGate, kOutput>(d, t, at, hn::Lanes(d), difference, Normalizer<D>(get, d, k, c)));
-  }
-}
-
 template <Gate kGate, bool kOutput, bool kResidual, bool kStream, class T, class D>
 HWY_INLINE void GradientVector(D d, const Backward<T>& t, std::size_t at, std::size_t count,
                                const Differentiator<D>& n) {

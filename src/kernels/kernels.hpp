@@ -25,12 +25,13 @@ struct Coefficients {
   const P* scale = nullptr;  ///< γ/√(σ² + ε)
   const P* shift = nullptr;  ///< β − (μ − mean)·scale
   // Backward alone:
+  const P* unit = nullptr;  ///< a power of two near 1/√(σ² + ε): see AccumulateColumnDots
   const P* offset = nullptr;
   const P* slope = nullptr;
 
   Coefficients at(std::size_t i) const {
     const auto move = [i](const P* p) { return p == nullptr ? nullptr : p + i; };
-    return {mean + i, scale + i, shift + i, move(offset), move(slope)};
+    return {mean + i, scale + i, shift + i, move(unit), move(offset), move(slope)};
   }
 };
 

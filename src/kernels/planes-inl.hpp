@@ -47,14 +47,11 @@ void PlaneDotSums(const Backward<T>& tensors, const PlaneBlock& block, const Coe
     using D = Tag<T>;
     const Backward<T> t = tensors;
     const Coefficients<T> k = coefficients;
-    const auto gradient = [&](std::size_t at, std::size_t c, auto difference) HWY_ATTR {
+    const auto gradient = [&](std::size_t at, std::size_t c, std::size_t count, auto difference) EQUINORM_INLINE {
       PrefetchSegment(t.dy + at, block.length);
-      return WidenedGradient<gate, output>(PerChannel(), D(), t, at, difference, k, c);
-    };
-    const auto last = [&](std::size_t at, std::size_t c, std::size_t count, auto difference) HWY_ATTR {
       return GatedGradient<gate, output>(D(), t, at, count, difference, Normalizer<D>(PerChannel(), D(), k, c));
     };
-    PlaneDots(t.x, block, k.mean, gradient, last, sum, dot);
+    PlaneDots(t.x, block, k.mean, k.unit, gradient, sum, dot);
   });
 }
 

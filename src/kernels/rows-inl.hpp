@@ -35,7 +35,7 @@ inline constexpr std::size_t kMaxBlockRows = 32;
 /// stored.
 template <class T>
 HWY_INLINE std::size_t BlockRows(std::size_t features) {
-  return std::clamp<std::size_t>((32 << 10) / (features * sizeof(T)), 1, kMaxBlockRows);
+  return std::clamp<std::size_t>((32 << 10) / (features * sizeof(T)), kTogether, kMaxBlockRows) / kTogether * kTogether;
 }
 
 /// γ or β of a row; where it is absent one vector of a constant stands for all of it.
@@ -256,21 +256,20 @@ HWY_NOINLINE void SumRow(const RowBackward<T>& n, std::size_t r, std::size_t ahe
   const RowAffine<T> affine(n);
   const RowNormalizer<kCentered, D> normalize(d, k);
   const T *x = n.x.at(r), *dy = n.dy.at(r), *next = n.x.at(r + ahead);
-  double sum = 0, dot = 0;
-  RowDots<kCentered, T>(
-      n.features,
-      [&](std::size_t i, std::size_t count, hn::Vec<D>& h, hn::Vec<D>& product) EQUINORM_INLINE {
-        PrefetchL2(next + i);
-        const auto value = LoadCount(d, x + i, count);
-        h = RowGradient<kGate, D, T>(d, n, dy + i, count, normalize(value), LoadCount(d, affine.gamma.at(i), count),
-                                     affine.beta.at(i))
-                .h;
-        product = hn::Mul(h, kCentered ? hn::Sub(value, normalize.mean) : value);
-      },
-      &sum, &dot);
-  const auto m = static_cast<double>(n.features);
+  LanePairs<D> sums;
+  const auto pair = [&](std::size_t i, std::size_t count) EQUINORM_INLINE {
+    PrefetchL2(next + i);
+    const auto value = LoadCount(d, x + i, count);
+    const RowGradient<kGate, D, T> gradient(d, n, dy + i, count, normalize(value),
+                                            LoadCount(d, affine.gamma.at(i), count), affine.beta.at(i));
+    const auto x_hat = hn::Mul(kCentered ? hn::Sub(value, normalize.mean) : value, normalize.inverse);
+    return Pair<D>{kCentered ? gradient.h : hn::Zero(d), hn::Mul(gradient.h, x_hat)};
+  };
+  AddPairs(
+      d, n.features, [&](std::size_t i) EQUINORM_INLINE { return pair(i, hn::MaxLanes(d)); }, pair, sums);
+  const double sum = Total(sums.first), m = static_cast<double>(n.features);
   k.mean_h = static_cast<Parameter<T>>(sum / m);
-  k.mean_hx = static_cast<Parameter<T>>((dot - sum * k.mean_rest()) * k.inverse64 / m);
+  k.mean_hx = static_cast<Parameter<T>>((Total(sums.second) - sum * k.mean_rest() * k.inverse64) / m);
 }
 
 /// dx of `count` columns from `column` on, of the rows first … last − 1, whose coefficients are k[0] …, and their sums
@@ -289,7 +288,7 @@ HWY_INLINE void GradientStrip(const RowBackward<T>& n, const RowAffine<T>& affin
   const Rows<const T> xs = n.x, dys = n.dy, dsums = n.dsum;
   const Rows<T> dxs = n.dx;
   hn::Vec<D> gamma[kVectors];
-  hn::Vec<D64> gx_sum[kVectors][Wide::kParts], g_sum[kVectors][Wide::kParts];
+  PairSums<D, kVectors> sums;
   /// Calls body(vector, part, index of its first column, how many columns) for what there is of the strip.
   const auto each_part = [&](const auto& body) EQUINORM_INLINE {
     Unroll<kVectors>([&](auto v) EQUINORM_INLINE {
@@ -301,47 +300,40 @@ HWY_INLINE void GradientStrip(const RowBackward<T>& n, const RowAffine<T>& affin
   };
   Unroll<kVectors>([&](auto v) EQUINORM_INLINE {
     gamma[v] = LoadCount(d, affine.gamma.at(column + v * kLanes), std::min(count, kLanes));
-    for (std::size_t part = 0; part < Wide::kParts; ++part) gx_sum[v][part] = g_sum[v][part] = hn::Zero(d64);
   });
   if (dgamma != nullptr) {
     each_part([&](auto v, auto part, std::size_t at, std::size_t lanes) EQUINORM_INLINE {
-      gx_sum[v][part] = LoadCount(d64, dgamma + at, lanes);
-      g_sum[v][part] = LoadCount(d64, dbeta + at, lanes);
+      sums.second[v][part] = LoadCount(d64, dgamma + at, lanes);
+      sums.first[v][part] = LoadCount(d64, dbeta + at, lanes);
     });
   }
-  for (std::size_t r = first; r < last; ++r) {
+  /// Writes dx of vector v in row r; gives what it adds to the sums: g and g·x̂.
+  const auto differentiate = [&](std::size_t r, std::size_t v) EQUINORM_INLINE {
     const RowCoefficients<T>& row = k[r - first];
     const RowNormalizer<kCentered, D> normalize(d, row);
-    const auto mean_h = hn::Set(d, row.mean_h), mean_hx = hn::Set(d, row.mean_hx);
-    const T *x = xs.data + r * xs.stride + column, *dy = dys.data + r * dys.stride + column, *dsum = dsums.at(r);
-    T* dx = dxs.data + r * dxs.stride + column;
-    next += count;
-    Unroll<kVectors>([&](auto v) EQUINORM_INLINE {
-      const std::size_t i = v * kLanes, lanes = std::min(count, kLanes);
-      PrefetchL2(next + i);
-      const auto x_hat = normalize(LoadCount(d, x + i, lanes));
-      const bool whole = !kGate && lanes == kLanes;
-      const Wide dy_wide = whole ? LoadWidened(d, dy + i) : Wide(hn::Zero(d));  // before dx is written: it may be dy
-      const RowGradient<kGate, D, T> gradient(d, n, dy + i, lanes, x_hat, gamma[v], affine.beta.at(column + i));
-      auto value = kCentered ? hn::Sub(gradient.h, mean_h) : gradient.h;
-      value = hn::Mul(hn::Sub(value, hn::Mul(x_hat, mean_hx)), normalize.inverse);
-      if (dsum != nullptr) value = hn::Add(value, LoadCount(d, dsum + column + i, lanes));
-      if (stream) {
-        StoreCount<true>(value, d, dx + i, lanes);
-      } else {
-        StoreCount<false>(value, d, dx + i, lanes);
-      }
-      const Wide wide_x(x_hat), wide_g = whole ? dy_wide : Wide(gradient.g);
-      for (std::size_t part = 0; part < Wide::kParts; ++part) {
-        gx_sum[v][part] = Wide::MulAdd(wide_g.parts[part], wide_x.parts[part], gx_sum[v][part]);
-        g_sum[v][part] = hn::Add(g_sum[v][part], wide_g.parts[part]);
-      }
-    });
-  }
+    const std::size_t i = v * kLanes, at = column + i, lanes = std::min(count, kLanes);
+    const T* dsum = dsums.at(r);
+    PrefetchL2(next + (r - first + 1) * count + i);
+    const auto x_hat = normalize(LoadCount(d, xs.data + r * xs.stride + at, lanes));
+    const RowGradient<kGate, D, T> gradient(d, n, dys.data + r * dys.stride + at, lanes, x_hat, gamma[v],
+                                            affine.beta.at(at));
+    auto value = kCentered ? hn::Sub(gradient.h, hn::Set(d, row.mean_h)) : gradient.h;
+    value = hn::Mul(hn::Sub(value, hn::Mul(x_hat, hn::Set(d, row.mean_hx))), normalize.inverse);
+    if (dsum != nullptr) value = hn::Add(value, LoadCount(d, dsum + at, lanes));
+    T* dx = dxs.data + r * dxs.stride + at;
+    if (stream) {
+      StoreCount<true>(value, d, dx, lanes);
+    } else {
+      StoreCount<false>(value, d, dx, lanes);
+    }
+    return Pair<D>{gradient.g, hn::Mul(gradient.g, x_hat)};
+  };
+  for (std::size_t r = first; r < last; r += kTogether) sums.Add(r, std::min(r + kTogether, last), differentiate);
+  next += (last - first) * count;
   if (dgamma != nullptr) {
     each_part([&](auto v, auto part, std::size_t at, std::size_t lanes) EQUINORM_INLINE {
-      StoreCount<false>(gx_sum[v][part], d64, dgamma + at, lanes);
-      StoreCount<false>(g_sum[v][part], d64, dbeta + at, lanes);
+      StoreCount<false>(sums.second[v][part], d64, dgamma + at, lanes);
+      StoreCount<false>(sums.first[v][part], d64, dbeta + at, lanes);
     });
   }
 }

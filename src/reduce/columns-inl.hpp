@@ -58,6 +58,23 @@ Moments CarefulColumnMoments(const T* HWY_RESTRICT x, std::size_t rows, std::siz
   return result;
 }
 
+/// Σd and Σd² of the vector of columns at x, d = x − shift, each d² exact in double: for squares that are too small or
+/// too large for floats. Slow, and rare but for columns of zeros.
+template <class D, class T>
+HWY_NOINLINE void WideColumnSums(D d, const T* HWY_RESTRICT x, std::size_t rows, std::size_t stride, hn::Vec<D> shift,
+                                 hn::Vec<typename Widened<D>::Wide>* sum, hn::Vec<typename Widened<D>::Wide>* squares) {
+  using Wide = Widened<D>;
+  const typename Wide::Wide d64;
+  for (std::size_t part = 0; part < Wide::kParts; ++part) sum[part] = squares[part] = hn::Zero(d64);
+  for (std::size_t r = 0; r < rows; ++r) {
+    const Wide difference(hn::Sub(LoadElements(d, x + r * stride), shift));
+    for (std::size_t part = 0; part < Wide::kParts; ++part) {
+      sum[part] = hn::Add(sum[part], difference.parts[part]);
+      squares[part] = Wide::MulAdd(difference.parts[part], difference.parts[part], squares[part]);
+    }
+  }
+}
+
 /// Takes the moments of x: [rows ≥ 1, columns], rows `stride` floats apart, into mean and m2 ([columns]), which hold
 /// those of `count` rows before: sums of differences from a shift K that is the mean of every SampleStep-th row. A
 /// difference is exact where the mean is large (Sterbenz's lemma), else rounded relative to |x − K|. That is within a
@@ -79,43 +96,51 @@ void AccumulateColumnMoments(const T* HWY_RESTRICT x, std::size_t rows, std::siz
     constexpr D64 d64;
     constexpr std::size_t kVectors = vectors, kLanes = hn::MaxLanes(D());
     hn::Vec<D> shift[kVectors];
-    hn::Vec<D64> sum[kVectors][Wide::kParts], squares[kVectors][Wide::kParts];
-    for (std::size_t v = 0; v < kVectors; ++v) {
-      shift[v] = hn::Zero(d);
-      for (std::size_t part = 0; part < Wide::kParts; ++part) sum[v][part] = squares[v][part] = hn::Zero(d64);
-    }
+    for (std::size_t v = 0; v < kVectors; ++v) shift[v] = hn::Zero(d);
     for (std::size_t r = 0; r < rows; r += sample) {
       for (std::size_t v = 0; v < kVectors; ++v) {
         shift[v] = hn::Add(shift[v], LoadElements(d, x + r * stride + column + v * kLanes));
       }
     }
     for (std::size_t v = 0; v < kVectors; ++v) shift[v] = hn::Mul(shift[v], weight(d));
-    for (std::size_t r = 0; r < rows; ++r) {
-      const T* row = x + r * stride + column;
-      next.template Step<kVectors * kLanes * sizeof(T)>(row);
-      for (std::size_t v = 0; v < kVectors; ++v) {
-        const Wide difference(hn::Sub(LoadElements(d, row + v * kLanes), shift[v]));
-        for (std::size_t part = 0; part < Wide::kParts; ++part) {
-          sum[v][part] = hn::Add(sum[v][part], difference.parts[part]);
-          squares[v][part] = Wide::MulAdd(difference.parts[part], difference.parts[part], squares[v][part]);
-        }
-      }
+    PairSums<D, kVectors> sums;
+    for (std::size_t r = 0; r < rows; r += kTogether) {
+      sums.Add(r, std::min(r + kTogether, rows), [&](std::size_t row, std::size_t v) EQUINORM_INLINE {
+        const T* at = x + row * stride + column + v * kLanes;
+        if (v == 0) next.template Step<kVectors * kLanes * sizeof(T)>(at);
+        const auto difference = hn::Sub(LoadElements(d, at), shift[v]);
+        return Pair<D>{difference, hn::Mul(difference, difference)};
+      });
     }
+    const auto smallest = hn::Set(d64, SmallestSumOfSquares<T>(rows));
     for (std::size_t v = 0; v < kVectors; ++v) {
       const Wide wide_shift(shift[v]);
+      // Column by column below: what is done with one must not depend on how many lanes a vector has.
+      bool trusted = true;
+      for (std::size_t part = 0; part < Wide::kParts; ++part) {
+        const auto& s = sums.second[v][part];
+        trusted = trusted && hn::AllTrue(d64, hn::And(hn::IsFinite(s), hn::Ge(s, smallest)));
+      }
+      if (!trusted) {
+        hn::Vec<D64> wide_sum[Wide::kParts], wide_squares[Wide::kParts];
+        WideColumnSums(d, x + column + v * kLanes, rows, stride, shift[v], wide_sum, wide_squares);
+        for (std::size_t part = 0; part < Wide::kParts; ++part) {
+          const auto& s = sums.second[v][part];
+          const auto trust = hn::And(hn::IsFinite(s), hn::Ge(s, smallest));
+          sums.first[v][part] = hn::IfThenElse(trust, sums.first[v][part], wide_sum[part]);
+          sums.second[v][part] = hn::IfThenElse(trust, s, wide_squares[part]);
+        }
+      }
       for (std::size_t part = 0; part < Wide::kParts; ++part) {
         const std::size_t at = column + v * kLanes + part * Wide::kLanes;
-        const bool careful = !hn::AllTrue(d64, hn::IsFinite(squares[v][part]));
+        const bool careful = !hn::AllTrue(d64, hn::IsFinite(sums.second[v][part]));
         Moments overflow[Wide::kLanes];
-        if (careful) {
-          // Lane by lane: which columns take this path must not depend on how many lanes a vector has.
-          for (std::size_t lane = 0; lane < Wide::kLanes; ++lane) {
-            overflow[lane] = {before, count > 0 ? mean[at + lane] : 0, count > 0 ? m2[at + lane] : 0};
-          }
+        for (std::size_t lane = 0; careful && lane < Wide::kLanes; ++lane) {
+          overflow[lane] = {before, count > 0 ? mean[at + lane] : 0, count > 0 ? m2[at + lane] : 0};
         }
-        const auto offset = hn::Mul(sum[v][part], hn::Set(d64, inverse));
+        const auto offset = hn::Mul(sums.first[v][part], hn::Set(d64, inverse));
         auto block_mean = hn::Add(wide_shift.parts[part], offset);
-        auto block_m2 = hn::Sub(squares[v][part], hn::Mul(sum[v][part], offset));
+        auto block_m2 = hn::Sub(sums.second[v][part], hn::Mul(sums.first[v][part], offset));
         block_m2 = hn::Max(block_m2, hn::Zero(d64));
         if (count > 0) {
           const auto old_mean = hn::LoadU(d64, mean + at);
@@ -127,7 +152,7 @@ void AccumulateColumnMoments(const T* HWY_RESTRICT x, std::size_t rows, std::siz
         hn::StoreU(block_mean, d64, mean + at);
         hn::StoreU(block_m2, d64, m2 + at);
         for (std::size_t lane = 0; careful && lane < Wide::kLanes; ++lane) {
-          if (std::isfinite(hn::ExtractLane(squares[v][part], lane))) continue;
+          if (std::isfinite(hn::ExtractLane(sums.second[v][part], lane))) continue;
           overflow[lane].merge(CarefulColumnMoments(x + at + lane, rows, stride));
           mean[at + lane] = overflow[lane].mean;
           m2[at + lane] = overflow[lane].m2;
@@ -137,12 +162,14 @@ void AccumulateColumnMoments(const T* HWY_RESTRICT x, std::size_t rows, std::siz
   });
 }
 
-/// Adds Σ g and Σ g·d to sum and dot ([columns]), where d = x − mean and g = gradient(tag, index, column, d), widened,
-/// is what the activation let through; index counts elements from x. dy is what gradient reads, fetched ahead.
+/// Adds Σ g and Σ g·d to sum and dot ([columns]), where d = x − mean and g = gradient(tag, index, column, d) is what
+/// the activation let through; index counts elements from x. Products are of d·unit ([columns]), a power of two that
+/// brings d near 1: so they vanish only beside a g that is denormal itself. dy is what gradient reads, fetched ahead.
 template <class T, class Gradient>
 HWY_INLINE void AccumulateColumnDots(const T* HWY_RESTRICT x, const T* HWY_RESTRICT dy, std::size_t rows,
                                      std::size_t stride, std::size_t columns, const Parameter<T>* HWY_RESTRICT mean,
-                                     const Gradient& gradient, double* HWY_RESTRICT sum, double* HWY_RESTRICT dot) {
+                                     const Parameter<T>* HWY_RESTRICT unit, const Gradient& gradient,
+                                     double* HWY_RESTRICT sum, double* HWY_RESTRICT dot) {
   Prefetcher next_x(x, rows, stride, columns), next_dy(dy, rows, stride, columns);
   ForEachStrip<kColumnStrip>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t column) HWY_ATTR {
     using D = decltype(d);
@@ -150,35 +177,31 @@ HWY_INLINE void AccumulateColumnDots(const T* HWY_RESTRICT x, const T* HWY_RESTR
     using D64 = typename Wide::Wide;
     constexpr D64 d64;
     constexpr std::size_t kVectors = vectors, kLanes = hn::MaxLanes(D());
-    constexpr std::size_t kBytes = kVectors * kLanes * sizeof(T);
-    hn::Vec<D> means[kVectors];
-    hn::Vec<D64> sums[kVectors][Wide::kParts], dots[kVectors][Wide::kParts];
+    hn::Vec<D> means[kVectors], units[kVectors];
     for (std::size_t v = 0; v < kVectors; ++v) {
-      const std::size_t c = column + v * kLanes;
-      means[v] = hn::LoadU(d, mean + c);
-      for (std::size_t part = 0; part < Wide::kParts; ++part) {
-        sums[v][part] = hn::LoadU(d64, sum + c + part * Wide::kLanes);
-        dots[v][part] = hn::LoadU(d64, dot + c + part * Wide::kLanes);
-      }
+      means[v] = hn::LoadU(d, mean + column + v * kLanes);
+      units[v] = hn::LoadU(d, unit + column + v * kLanes);
     }
-    for (std::size_t r = 0; r < rows; ++r) {
-      next_x.template Step<kBytes>(x + r * stride + column);
-      next_dy.template Step<kBytes>(dy + r * stride + column);
-      for (std::size_t v = 0; v < kVectors; ++v) {
-        const std::size_t index = r * stride + column + v * kLanes;
-        const auto difference = hn::Sub(LoadElements(d, x + index), means[v]);
-        const Wide wide(difference), g = gradient(d, index, column + v * kLanes, difference);
-        for (std::size_t part = 0; part < Wide::kParts; ++part) {
-          sums[v][part] = hn::Add(sums[v][part], g.parts[part]);
-          dots[v][part] = Wide::MulAdd(g.parts[part], wide.parts[part], dots[v][part]);
+    PairSums<D, kVectors> sums;
+    for (std::size_t r = 0; r < rows; r += kTogether) {
+      sums.Add(r, std::min(r + kTogether, rows), [&](std::size_t row, std::size_t v) EQUINORM_INLINE {
+        const std::size_t index = row * stride + column + v * kLanes;
+        if (v == 0) {
+          next_x.template Step<kVectors * kLanes * sizeof(T)>(x + index);
+          next_dy.template Step<kVectors * kLanes * sizeof(T)>(dy + index);
         }
-      }
+        const auto difference = hn::Sub(LoadElements(d, x + index), means[v]);
+        const auto g = gradient(d, index, column + v * kLanes, difference);
+        return Pair<D>{g, hn::Mul(g, hn::Mul(difference, units[v]))};
+      });
     }
     for (std::size_t v = 0; v < kVectors; ++v) {
+      const Wide wide_unit(units[v]);
       for (std::size_t part = 0; part < Wide::kParts; ++part) {
         const std::size_t at = column + v * kLanes + part * Wide::kLanes;
-        hn::StoreU(sums[v][part], d64, sum + at);
-        hn::StoreU(dots[v][part], d64, dot + at);
+        const auto in_units = hn::Div(sums.second[v][part], wide_unit.parts[part]);
+        hn::StoreU(hn::Add(hn::LoadU(d64, sum + at), sums.first[v][part]), d64, sum + at);
+        hn::StoreU(hn::Add(hn::LoadU(d64, dot + at), in_units), d64, dot + at);
       }
     }
   });

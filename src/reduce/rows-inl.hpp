@@ -53,77 +53,35 @@ template <class T>
 HWY_INLINE RowMean RowMoments(const T* HWY_RESTRICT x, std::size_t length, double inverse_length, Parameter<T> shift) {
   using D = Tag<T>;
   constexpr D d;
-  const auto shift_vector = hn::Set(d, shift);
-  LaneSums<D> sums, squares;
-  const auto take = [&](std::size_t v, hn::Vec<D> difference) EQUINORM_INLINE {
-    const Widened<D> wide(difference);
-    sums.Add(v, wide);
-    squares.AddProduct(v, wide, wide);
+  const auto shifts = hn::Set(d, shift);
+  LanePairs<D> sums;
+  const auto pair = [&](hn::Vec<D> value) EQUINORM_INLINE {
+    const auto difference = hn::Sub(value, shifts);
+    return Pair<D>{difference, hn::Mul(difference, difference)};
   };
-  ForEachPart(
-      d, length,
-      [&](std::size_t v, std::size_t i) EQUINORM_INLINE { take(v, hn::Sub(LoadElements(d, x + i), shift_vector)); },
-      [&](std::size_t v, std::size_t i, std::size_t count) EQUINORM_INLINE {
-        const auto difference = hn::Sub(LoadFirst(d, x + i, count), shift_vector);
-        take(v, hn::IfThenElseZero(hn::FirstN(d, count), difference));
-      });
-  const double sum = sums.Total(), square = squares.Total(), offset = sum * inverse_length;
-  if (!std::isfinite(square)) {
+  AddPairs(
+      d, length, [&](std::size_t i) EQUINORM_INLINE { return pair(LoadElements(d, x + i)); },
+      [&](std::size_t i, std::size_t count) EQUINORM_INLINE { return pair(LoadFirst(d, x + i, count)); }, sums);
+  const auto [sum, squares] = Trusted({Total(sums.first), Total(sums.second)}, x, 1, 0, length, shift);
+  if (!std::isfinite(squares)) {
     const Moments moments = CarefulSegmentMoments(x, 1, 0, length);
     return {moments.mean, moments.variance()};
   }
-  return {static_cast<double>(shift) + offset, std::max(square - sum * offset, 0.0) * inverse_length};
+  const double offset = sum * inverse_length;
+  return {static_cast<double>(shift) + offset, std::max(squares - sum * offset, 0.0) * inverse_length};
 }
 
-/// Σx²/length. The square of a float, and the sum of any number of them, fit in a double.
+/// Σx²/length. Where floats do not do, the square of one, and the sum of any number of them, fit in a double.
 template <class T>
 HWY_INLINE double RowMeanSquare(const T* HWY_RESTRICT x, std::size_t length, double inverse_length) {
   using D = Tag<T>;
   constexpr D d;
-  LaneSums<D> squares;
-  const auto take = [&](std::size_t v, const Widened<D>& wide) EQUINORM_INLINE { squares.AddProduct(v, wide, wide); };
-  ForEachPart(
-      d, length, [&](std::size_t v, std::size_t i) EQUINORM_INLINE { take(v, LoadWidened(d, x + i)); },
-      [&](std::size_t v, std::size_t i, std::size_t count)
-          EQUINORM_INLINE { take(v, Widened<D>(LoadFirst(d, x + i, count))); });
-  return squares.Total() * inverse_length;
-}
-
-/// Σa (if kFirst) and Σb over a row; values(index, count, a, b) sets both for the `count` values from index on. Both
-/// are rounded already: four values of a lane are added as they are, and the sums of four in double.
-template <bool kFirst, class T, class Values>
-HWY_INLINE void RowDots(std::size_t length, const Values& values, double* first, double* second) {
-  using D = Tag<T>;
-  constexpr D d;
-  constexpr std::size_t kLanes = hn::MaxLanes(d);
-  LaneSums<D> firsts, seconds;
-  const auto take = [&](std::size_t v, hn::Vec<D> a, hn::Vec<D> b) EQUINORM_INLINE {
-    if constexpr (kFirst) firsts.Add(v, Widened<D>(a));
-    seconds.Add(v, Widened<D>(b));
-  };
-  const std::size_t fours = length / (4 * kSegmentLanes) * (4 * kSegmentLanes);
-  for (std::size_t i = 0; i < fours; i += 4 * kSegmentLanes) {
-    Unroll<LaneSums<D>::kVectors>([&](auto v) EQUINORM_INLINE {
-      hn::Vec<D> a[4], b[4];
-      Unroll<4>([&](auto j) EQUINORM_INLINE { values(i + j * kSegmentLanes + v * kLanes, kLanes, a[j], b[j]); });
-      take(v, hn::Add(hn::Add(a[0], a[1]), hn::Add(a[2], a[3])), hn::Add(hn::Add(b[0], b[1]), hn::Add(b[2], b[3])));
-    });
-  }
-  ForEachPart(
-      d, length - fours,
-      [&](std::size_t v, std::size_t i) EQUINORM_INLINE {
-        hn::Vec<D> a, b;
-        values(fours + i, kLanes, a, b);
-        take(v, a, b);
-      },
-      [&](std::size_t v, std::size_t i, std::size_t count) EQUINORM_INLINE {
-        hn::Vec<D> a, b;
-        values(fours + i, count, a, b);
-        const auto mask = hn::FirstN(d, count);
-        take(v, hn::IfThenElseZero(mask, a), hn::IfThenElseZero(mask, b));
-      });
-  *first = firsts.Total();
-  *second = seconds.Total();
+  LanePairs<D> sums;
+  const auto pair = [&](hn::Vec<D> value) EQUINORM_INLINE { return Pair<D>{hn::Zero(d), hn::Mul(value, value)}; };
+  AddPairs(
+      d, length, [&](std::size_t i) EQUINORM_INLINE { return pair(LoadElements(d, x + i)); },
+      [&](std::size_t i, std::size_t count) EQUINORM_INLINE { return pair(LoadFirst(d, x + i, count)); }, sums);
+  return Trusted({0, Total(sums.second)}, x, 1, 0, length, 0).squares * inverse_length;
 }
 
 }  // namespace HWY_NAMESPACE

@@ -100,6 +100,78 @@ HWY_INLINE void ForEachPart(D, std::size_t length, const Body& body, const Last&
   });
 }
 
+/// The sums of pairs in the 32 lanes.
+template <class D>
+using LanePairs = PairSums<D, LaneSums<D>::kVectors>;
+
+/// Adds the pairs of one segment of `length` values: value(i) gives those of the vector at i, last(i, count) those of
+/// its first `count` lanes and anything else in the others.
+template <class D, class Value, class Last>
+HWY_INLINE void AddPairs(D d, std::size_t length, const Value& value, const Last& last, LanePairs<D>& sums) {
+  constexpr std::size_t kLanes = hn::MaxLanes(D());
+  const std::size_t whole = length / kSegmentLanes;
+  for (std::size_t j = 0; j < whole; j += kTogether) {
+    sums.Add(j, std::min(j + kTogether, whole), [&](std::size_t group, std::size_t v) EQUINORM_INLINE {
+      return value(group * kSegmentLanes + v * kLanes);
+    });
+  }
+  if (whole * kSegmentLanes == length) return;
+  sums.Add(whole, whole + 1, [&](std::size_t group, std::size_t v) EQUINORM_INLINE {
+    const std::size_t i = group * kSegmentLanes + v * kLanes, count = std::min(length - std::min(i, length), kLanes);
+    if (count == kLanes) return value(i);
+    if (count == 0) return Pair<D>{hn::Zero(d), hn::Zero(d)};
+    const Pair<D> pair = last(i, count);
+    const auto mask = hn::FirstN(d, count);
+    return Pair<D>{hn::IfThenElseZero(mask, pair.first), hn::IfThenElseZero(mask, pair.second)};
+  });
+}
+
+/// The total of one of the two, lanes added by halves.
+template <std::size_t kVectors, std::size_t kParts>
+HWY_INLINE double Total(const hn::Vec<F64> (&sums)[kVectors][kParts]) {
+  hn::Vec<F64> flat[kVectors * kParts];
+  for (std::size_t i = 0; i < kVectors * kParts; ++i) flat[i] = sums[i / kParts][i % kParts];
+  return FoldLanes(F64(), flat);
+}
+
+/// Σd and Σd² over all values of some segments, d = x − shift.
+struct SegmentSums {
+  double sum, squares;
+};
+
+/// Each d² exact in double: for squares that are too small or too large for floats. Slow, and rare but for zeros.
+template <class T>
+HWY_NOINLINE SegmentSums WideSegmentSums(const T* HWY_RESTRICT x, std::size_t segments, std::size_t stride,
+                                         std::size_t length, Parameter<T> shift) {
+  using D = Tag<T>;
+  constexpr D d;
+  const auto shifts = hn::Set(d, shift);
+  LaneSums<D> sums, squares;
+  const auto take = [&](auto v, hn::Vec<D> difference) EQUINORM_INLINE {
+    const Widened<D> wide(difference);
+    sums.Add(v, wide);
+    squares.AddProduct(v, wide, wide);
+  };
+  for (std::size_t s = 0; s < segments; ++s) {
+    const T* segment = x + s * stride;
+    ForEachPart(
+        d, length,
+        [&](auto v, std::size_t i) EQUINORM_INLINE { take(v, hn::Sub(LoadElements(d, segment + i), shifts)); },
+        [&](auto v, std::size_t i, std::size_t count) EQUINORM_INLINE {
+          take(v, hn::IfThenElseZero(hn::FirstN(d, count), hn::Sub(LoadFirst(d, segment + i, count), shifts)));
+        });
+  }
+  return {sums.Total(), squares.Total()};
+}
+
+/// What `sums` came to as T is computed, or what WideSegmentSums gives where that is not to be trusted.
+template <class T>
+HWY_INLINE SegmentSums Trusted(const SegmentSums& sums, const T* x, std::size_t segments, std::size_t stride,
+                               std::size_t length, Parameter<T> shift) {
+  const bool trusted = std::isfinite(sums.squares) && sums.squares >= SmallestSumOfSquares<T>(segments * length);
+  return trusted ? sums : WideSegmentSums(x, segments, stride, length, shift);
+}
+
 /// The moments of `segments` segments of `length` values, `stride` elements apart, in double without vectors: for
 /// values so large that a difference of two overflows a float.
 template <class T>
@@ -150,80 +222,72 @@ void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, Moments* HW
   }
 
   // Pass 2: differences from them.
-  LaneSums<D> all_sums[kMaxPlaneChannels], all_squares[kMaxPlaneChannels];
+  LanePairs<D> all[kMaxPlaneChannels];
   for (std::size_t s = 0; s < samples; ++s) {
     for (std::size_t c = 0; c < channels; ++c) {
       const T* segment = x + s * stride + c * spacing;
       const auto shift = hn::Set(d, shifts[c]);
-      LaneSums<D> sums = all_sums[c], squares = all_squares[c];
-      const auto take = [&](std::size_t v, hn::Vec<D> difference) HWY_ATTR {
-        const Widened<D> wide(difference);
-        sums.Add(v, wide);
-        squares.AddProduct(v, wide, wide);
+      LanePairs<D> sums = all[c];
+      const auto pair = [&](hn::Vec<D> value) EQUINORM_INLINE {
+        const auto difference = hn::Sub(value, shift);
+        return Pair<D>{difference, hn::Mul(difference, difference)};
       };
-      ForEachPart(
+      AddPairs(
           d, length,
-          [&](std::size_t v, std::size_t i) HWY_ATTR {
+          [&](std::size_t i) EQUINORM_INLINE {
             PrefetchSegment(segment + i, planes.length);
-            take(v, hn::Sub(LoadElements(d, segment + i), shift));
+            return pair(LoadElements(d, segment + i));
           },
-          [&](std::size_t v, std::size_t i, std::size_t count) HWY_ATTR {
-            const auto difference = hn::Sub(LoadFirst(d, segment + i, count), shift);
-            take(v, hn::IfThenElseZero(hn::FirstN(d, count), difference));
-          });
-      all_sums[c] = sums;
-      all_squares[c] = squares;
+          [&](std::size_t i, std::size_t count) EQUINORM_INLINE { return pair(LoadFirst(d, segment + i, count)); },
+          sums);
+      all[c] = sums;
     }
   }
   for (std::size_t c = 0; c < channels; ++c) {
-    const double sum = all_sums[c].Total(), square = all_squares[c].Total();
+    const auto [sum, squares] =
+        Trusted({Total(all[c].first), Total(all[c].second)}, x + c * spacing, samples, stride, length, shifts[c]);
     const double offset = sum / n;
-    out[c] = std::isfinite(square)
-                 ? Moments{n, static_cast<double>(shifts[c]) + offset, std::max(square - sum * offset, 0.0)}
+    out[c] = std::isfinite(squares)
+                 ? Moments{n, static_cast<double>(shifts[c]) + offset, std::max(squares - sum * offset, 0.0)}
                  : CarefulSegmentMoments(x + c * spacing, samples, stride, length);
   }
 }
 
 /// Adds Σ g and Σ g·d of each channel to sum and dot ([channels]), d = x − mean[c]. g is what the activation let
-/// through: gradient(index, channel, d), widened, or the first `count` values alone: last_gradient(index, channel,
-/// count, d). index counts elements from x.
-template <class T, class Gradient, class LastGradient>
+/// through: gradient(index, channel, count, d), of which the first `count` lanes are valid; index counts elements from
+/// x. Products are of d·unit[c], as in AccumulateColumnDots.
+template <class T, class Gradient>
 HWY_INLINE void PlaneDots(const T* HWY_RESTRICT x, const PlaneBlock& planes, const Parameter<T>* HWY_RESTRICT mean,
-                          const Gradient& gradient, const LastGradient& last_gradient, double* HWY_RESTRICT sum,
+                          const Parameter<T>* HWY_RESTRICT unit, const Gradient& gradient, double* HWY_RESTRICT sum,
                           double* HWY_RESTRICT dot) {
   using D = Tag<T>;
   constexpr D d;
+  constexpr std::size_t kLanes = hn::MaxLanes(d);
   const auto [samples, stride, channels, spacing, length] = planes;  // clang 14 lets no lambda capture these
-  LaneSums<D> all_sums[kMaxPlaneChannels], all_dots[kMaxPlaneChannels];
+  LanePairs<D> all[kMaxPlaneChannels];
   for (std::size_t s = 0; s < samples; ++s) {
     for (std::size_t c = 0; c < channels; ++c) {
       const std::size_t base = s * stride + c * spacing;
-      const auto mean_vector = hn::Set(d, mean[c]);
-      LaneSums<D> sums = all_sums[c], dots = all_dots[c];
-      const auto take = [&](std::size_t v, const Widened<D>& g, hn::Vec<D> difference) HWY_ATTR {
-        sums.Add(v, g);
-        dots.AddProduct(v, g, Widened<D>(difference));
+      const auto means = hn::Set(d, mean[c]), units = hn::Set(d, unit[c]);
+      LanePairs<D> sums = all[c];
+      const auto pair = [&](std::size_t i, std::size_t count) EQUINORM_INLINE {
+        const auto difference = hn::Sub(LoadCount(d, x + base + i, count), means);
+        const auto g = gradient(base + i, c, count, difference);
+        return Pair<D>{g, hn::Mul(g, hn::Mul(difference, units))};
       };
-      ForEachPart(
+      AddPairs(
           d, length,
-          [&](std::size_t v, std::size_t i) HWY_ATTR {
+          [&](std::size_t i) EQUINORM_INLINE {
             PrefetchSegment(x + base + i, planes.length);
-            const auto difference = hn::Sub(LoadElements(d, x + base + i), mean_vector);
-            take(v, gradient(base + i, c, difference), difference);
+            return pair(i, kLanes);
           },
-          [&](std::size_t v, std::size_t i, std::size_t count) HWY_ATTR {
-            const auto difference = hn::Sub(LoadFirst(d, x + base + i, count), mean_vector);
-            const auto mask = hn::FirstN(d, count);
-            take(v, Widened<D>(hn::IfThenElseZero(mask, last_gradient(base + i, c, count, difference))),
-                 hn::IfThenElseZero(mask, difference));
-          });
-      all_sums[c] = sums;
-      all_dots[c] = dots;
+          pair, sums);
+      all[c] = sums;
     }
   }
   for (std::size_t c = 0; c < channels; ++c) {
-    sum[c] += all_sums[c].Total();
-    dot[c] += all_dots[c].Total();
+    sum[c] += Total(all[c].first);
+    dot[c] += Total(all[c].second) / static_cast<double>(unit[c]);
   }
 }
 

@@ -1,8 +1,9 @@
 // What the kernels add to Highway. Included once per instruction set (the guard toggles); everything here lives in
 // that target's namespace.
 //
-// Statistics widen a vector of floats to two of doubles. A product of two floats is exact in double: a fused and an
-// unfused multiply-add give the same bits, and so do all instruction sets.
+// Statistics add up to kTogether values as they are computed; such sums are widened, a vector of floats to two of
+// doubles, and added in double. Each step rounds by itself, or not at all (a product of two floats is exact in double,
+// fused with an addition or not): the same bits on all instruction sets.
 #if defined(EQUINORM_SIMD_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef EQUINORM_SIMD_INL_HPP
 #undef EQUINORM_SIMD_INL_HPP
@@ -102,14 +103,58 @@ struct Widened {
   hn::Vec<Wide> parts[kParts];
 };
 
-/// Lanes(d) elements at p, widened: what is narrower than a float goes by way of one whole vector.
-template <class D, class T>
-HWY_INLINE Widened<D> LoadWidened(D d, const T* p) {
-  if constexpr (sizeof(T) < sizeof(float)) {
-    return Widened<D>(LoadElements(d, p));
-  } else {
-    return Widened<D>(p);
+/// How many values are added before they are widened: a widening costs as much as three additions.
+inline constexpr std::size_t kTogether = 8;
+
+/// Two values that are summed side by side.
+template <class D>
+struct Pair {
+  hn::Vec<D> first, second;
+};
+
+/// Sums of pairs of kVectors vectors, in double: those of up to kTogether additions are widened at once.
+template <class D, std::size_t kVectors>
+class PairSums {
+ public:
+  using Wide = Widened<D>;
+  using D64 = typename Wide::Wide;
+
+  HWY_INLINE PairSums() {
+    for (std::size_t v = 0; v < kVectors; ++v) {
+      for (std::size_t part = 0; part < Wide::kParts; ++part) first[v][part] = second[v][part] = hn::Zero(D64());
+    }
   }
+
+  /// Adds value(i, v) for i = begin … end − 1, at most kTogether of them, and all v.
+  template <class Value>
+  HWY_INLINE void Add(std::size_t begin, std::size_t end, const Value& value) {
+    constexpr D d;
+    Pair<D> pairs[kVectors];
+    for (auto& pair : pairs) pair.first = pair.second = hn::Zero(d);
+    for (std::size_t i = begin; i < end; ++i) {
+      for (std::size_t v = 0; v < kVectors; ++v) {
+        const Pair<D> pair = value(i, v);
+        pairs[v].first = hn::Add(pairs[v].first, pair.first);
+        pairs[v].second = hn::Add(pairs[v].second, pair.second);
+      }
+    }
+    for (std::size_t v = 0; v < kVectors; ++v) {
+      const Wide wide_first(pairs[v].first), wide_second(pairs[v].second);
+      for (std::size_t part = 0; part < Wide::kParts; ++part) {
+        first[v][part] = hn::Add(first[v][part], wide_first.parts[part]);
+        second[v][part] = hn::Add(second[v][part], wide_second.parts[part]);
+      }
+    }
+  }
+
+  hn::Vec<D64> first[kVectors][Wide::kParts], second[kVectors][Wide::kParts];
+};
+
+/// From where on a sum of `count` squares, computed as T is, is what it seems: those of floats vanish below 2⁻¹²⁶, but
+/// what vanished is then less than a rounding of the sum, even if denormals are flushed to zero.
+template <class T>
+HWY_INLINE double SmallestSumOfSquares(std::size_t count) {
+  return std::is_same_v<T, double> ? 0.0 : static_cast<double>(count) * 0x1p-100;
 }
 
 /// Calls strip(d, Constant<vectors>, column) over the columns: full strips of kVectors vectors, then single vectors,

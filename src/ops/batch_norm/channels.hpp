@@ -27,7 +27,7 @@ class ForwardChannels {
   /// To be called once the statistics of channel c stand, before anything else about it: writes its coefficients at c.
   void prepare(std::size_t c) const {
     s_.inverse_deviation[c] = 1.0 / std::sqrt(variance_[c] + epsilon_);
-    s_.coefficients.write_forward(c, channel(c));
+    s_.coefficients.write_forward(c, channel(c), s_.inverse_deviation[c]);
   }
   /// All of them; says whether a channel needs care.
   bool prepare_all() const {
@@ -70,10 +70,11 @@ class BackwardChannels {
 
   const ForwardChannels<T>& forward() const { return forward_; }
 
-  /// Takes Σg and Σ g·(x − the mean's upper part) as the kernels summed them (a channel that needs care is summed here
-  /// instead) and writes what follows for channel c: its parameters' gradients, and its coefficients at c.
+  /// Takes Σg and Σ g·(x − the mean's upper part) as the kernels summed them (a channel that needs care, or whose sums
+  /// overflowed, is summed here instead) and writes what follows for channel c: its parameters' gradients, and its
+  /// coefficients at c.
   void finish(std::size_t c, const kernels::Backward<T>& t, double sum, double dot) const {
-    if (forward_.needs_care(c)) {
+    if (forward_.needs_care(c) || !std::isfinite(sum) || !std::isfinite(dot)) {
       sum = dot = 0;
       g_.for_each_run(c,
                       [&](const kernels::Run& run) { kernels::careful_dots(run, t, forward_.channel(c), &sum, &dot); });

@@ -105,7 +105,8 @@ class Columns {
   /// Writes the forward coefficients of every column; says whether a channel needs care instead.
   bool prepare(const ForwardChannels<T>& channels) const {
     const bool careful = channels.prepare_all();
-    for (auto* array : {s_.coefficients.mean, s_.coefficients.scale, s_.coefficients.shift}) repeat(array);
+    const auto& k = s_.coefficients;
+    for (auto* array : {k.mean, k.scale, k.shift, k.unit}) repeat(array);
     return careful;
   }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <initializer_list>
 
 #include "kernels/kernels.hpp"
 #include "ops/batch_norm/plan.hpp"
@@ -32,7 +33,7 @@ class FlatPlanes {
 
   void normalize_planes(const kernels::Forward<T>& t, const PlaneBlock& planes,
                         const kernels::Coefficients<T>& k) const {
-    const Repeated repeated(k, planes);
+    const Repeated repeated({k.mean, k.scale, k.shift}, planes);
     run_.normalize_columns(t, flat(planes), repeated.coefficients());
   }
 
@@ -41,7 +42,7 @@ class FlatPlanes {
     const std::size_t length = planes.length;
     double sums[kMostColumns], dots[kMostColumns];
     for (double* column : {sums, dots}) std::fill_n(column, planes.channels * length, 0.0);
-    const Repeated repeated(k, planes);
+    const Repeated repeated({k.mean, k.scale, k.shift, k.unit}, planes);
     run_.column_dots(t, flat(planes), repeated.coefficients(), sums, dots);
     for (std::size_t c = 0; c < planes.channels; ++c) {
       sum[c] += sum_of(length, [&](std::size_t i) { return sums[c * length + i]; });
@@ -51,7 +52,7 @@ class FlatPlanes {
 
   void gradient_planes(const kernels::Backward<T>& t, const PlaneBlock& planes,
                        const kernels::Coefficients<T>& k) const {
-    const Repeated repeated(k, planes);
+    const Repeated repeated({k.mean, k.scale, k.shift, k.unit, k.offset, k.slope}, planes);
     run_.gradient_columns(t, flat(planes), repeated.coefficients());
   }
 
@@ -78,20 +79,22 @@ class FlatPlanes {
   /// Each channel's coefficients, once for each element of its plane.
   class Repeated {
    public:
-    Repeated(const kernels::Coefficients<T>& k, const PlaneBlock& planes) {
-      const P* const from[] = {k.mean, k.scale, k.shift, k.offset, k.slope};
-      for (std::size_t array = 0; array < 5; ++array) {
-        for (std::size_t c = 0; from[array] != nullptr && c < planes.channels; ++c) {
-          std::fill_n(values_[array] + c * planes.length, planes.length, from[array][c]);
+    /// arrays: those that the pass reads, the first of Coefficients.
+    Repeated(std::initializer_list<const P*> arrays, const PlaneBlock& planes) {
+      P(*values)[kMostColumns] = values_;
+      for (const P* from : arrays) {
+        for (std::size_t c = 0; c < planes.channels; ++c) {
+          std::fill_n(*values + c * planes.length, planes.length, from[c]);
         }
+        ++values;
       }
     }
     kernels::Coefficients<T> coefficients() const {
-      return {values_[0], values_[1], values_[2], values_[3], values_[4]};
+      return {values_[0], values_[1], values_[2], values_[3], values_[4], values_[5]};
     }
 
    private:
-    P values_[5][kMostColumns];
+    P values_[6][kMostColumns];
   };
 
   const kernels::Kernels<T>& run_ = kernels::get<T>();

@@ -272,15 +272,17 @@ class Groups {
   void write_forward(const Scratch<T>& s, const Unit& u) const {
     for (std::size_t k = u.begin; k < u.end; ++k) {
       const double inverse = inverse_deviation(s, k), rest = kernels::mean_rest<P>(s.mean[k]);
-      const auto mean = static_cast<P>(s.mean[k]);
+      const auto mean = static_cast<P>(s.mean[k]), unit = static_cast<P>(kernels::unit_of(inverse, s.mean[k]));
       for (std::size_t c = k * g_.group_channels; c < (k + 1) * g_.group_channels; ++c) {
         const double scale = gamma(c) * inverse;
         s.coefficients.mean[c] = mean;
         s.coefficients.scale[c] = static_cast<P>(scale);
         s.coefficients.shift[c] = static_cast<P>(beta(c) - rest * scale);
+        s.coefficients.unit[c] = unit;
       }
     }
-    for (P* array : {s.coefficients.mean, s.coefficients.scale, s.coefficients.shift}) repeat(u, array);
+    for (P* array : {s.coefficients.mean, s.coefficients.scale, s.coefficients.shift, s.coefficients.unit})
+      repeat(u, array);
   }
 
   void normalize(const kernels::Forward<T>& t, const Scratch<T>& of_unit, const Unit& u) const {
@@ -338,11 +340,12 @@ class Groups {
 
   /// Adds the unit's dots up to [channels], as of the means in full; those of a careful unit are taken here.
   void sum_up(const kernels::Backward<T>& t, const Scratch<T>& s, const Unit& u) const {
+    const auto sum_carefully = [&](std::size_t c) {
+      s.sum[c] = s.dot[c] = 0;
+      kernels::careful_dots(run_of_channel(u, c), t, channel(s, c / g_.group_channels, c), s.sum + c, s.dot + c);
+    };
     if (needs_care(s, u)) {
-      for (std::size_t c = first_channel(u); c < end_channel(u); ++c) {
-        s.sum[c] = s.dot[c] = 0;
-        kernels::careful_dots(run_of_channel(u, c), t, channel(s, c / g_.group_channels, c), s.sum + c, s.dot + c);
-      }
+      for (std::size_t c = first_channel(u); c < end_channel(u); ++c) sum_carefully(c);
       return;
     }
     for (std::size_t at = g_.channels; g_.columns && at < u.columns.width; ++at) {
@@ -351,7 +354,10 @@ class Groups {
     }
     for (std::size_t k = u.begin; k < u.end; ++k) {
       const double rest = kernels::mean_rest<P>(s.mean[k]);
-      for (std::size_t c = k * g_.group_channels; c < (k + 1) * g_.group_channels; ++c) s.dot[c] -= s.sum[c] * rest;
+      for (std::size_t c = k * g_.group_channels; c < (k + 1) * g_.group_channels; ++c) {
+        s.dot[c] -= s.sum[c] * rest;
+        if (!std::isfinite(s.sum[c]) || !std::isfinite(s.dot[c])) sum_carefully(c);  // overflowed as floats
+      }
     }
   }
 

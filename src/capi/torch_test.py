@@ -158,16 +158,16 @@ checked = 0
 LARGEST_SUM = 64 * 31 * 17  # values of a channel in the largest of the shapes below
 
 
-def same(what, ours, theirs, dtype, roundings=16):
-    """Within some roundings of the type, at the scale of the largest value. torch itself may be off by as many roundings of
-    double as its sums have terms."""
+def same(what, ours, theirs, dtype, roundings=16, parts=torch.zeros(())):
+    """Within some roundings of the type, at the scale of the largest value, or of an element's parts. torch itself may
+    be off by as many roundings of double as its sums have terms."""
     global checked
     checked += 1
     theirs = theirs.detach().double()
-    scale = max(1.0, theirs.abs().max().item())
-    worst = (ours.double() - theirs).abs().max().item()
-    bound = (roundings * ROUNDING[dtype] + LARGEST_SUM * ROUNDING[torch.float64]) * scale
-    assert worst <= bound, f"{what}: off by {worst}, more than {bound}"
+    scale = parts.clamp(min=max(1.0, theirs.abs().max().item()))
+    worst = ((ours.double() - theirs).abs() / scale).max().item()
+    bound = roundings * ROUNDING[dtype] + LARGEST_SUM * ROUNDING[torch.float64]
+    assert worst <= bound, f"{what}: off by {worst} of its scale, more than {bound}"
 
 
 ACTIVATIONS = {"none": (0, lambda z: z), "relu": (1, F.relu), "leaky_relu": (2, F.leaky_relu), "silu": (3, F.silu),
@@ -393,7 +393,10 @@ def check_groups(operation, options, torchs, statistics, dtype, layout, shape, a
     dresidual = view.room(x) if residual else None
     call(f"{operation}_backward", options, given, y if residual else None, view.give(padding.spoilt(dy)), gamma, beta, mean,
          variance, dx, dresidual, dgamma, dbeta)
-    same(f"{what}: dx", view.take(dx), leaves["x"].grad, dtype, 32)
+    # In a group of few values, which may lie close together, the parts of dx cancel.
+    of_group = (variance + options.epsilon).rsqrt() * dy.abs().max() * (1 if gamma is None else gamma.abs().max())
+    parts = of_group[:, :, None].expand(-1, -1, x[0].numel() // statistics).reshape(shape)
+    same(f"{what}: dx", view.take(dx), leaves["x"].grad, dtype, 32, parts)
     if gamma is not None:
         same(f"{what}: dgamma", dgamma, leaves["gamma"].grad, parameters, 256)
     if beta is not None:

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -46,12 +47,27 @@ inline constexpr double kTiny = std::is_same_v<T, double>     ? 0x1p-1074
                                                               : 0x1p-24;
 
 /// How many roundings a sum of `terms` may add up to, relative to the sum of their magnitudes (Higham, "Accuracy and
-/// stability of numerical algorithms", 2nd ed., eq. 4.4): of doubles one a term, whatever the order. Sums of what has
-/// been computed in float are in double: their own roundings are lost beside the one of each term.
+/// stability of numerical algorithms", 2nd ed., eq. 4.4): of doubles one a term, whatever the order. Of floats eight
+/// are added as such, and these sums in double: to the rounding of each term come up to seven, of random sign and small
+/// beside those of the elementwise passes (Higham & Mary 2019, doi:10.1137/18M1226312). StatisticsRoundings counts the
+/// worst.
 template <class T>
 double roundings_of_sum(double terms) {
   return std::is_same_v<T, double> ? terms + 1 : 1;
 }
+
+/// The most that statistics may be off by, in roundings of σ and of σ². They come from sums about a shift K: d = x − K
+/// has one rounding, d² two of d's and its own, and a sum of eight floats seven (of n doubles n). All that is relative
+/// to E|d| ≤ √E d² and to E d² = σ² + (K − μ)². K is the mean of some of the values: one of `rarity` of them, and then
+/// (K − μ)² ≤ (rarity − 1)·σ² whatever the values (Cauchy and Schwarz); of values without outliers K is within σ of μ.
+struct StatisticsRoundings {
+  template <class T>
+  static StatisticsRoundings of(double terms, double rarity = 2) {
+    const double sums = std::is_same_v<T, double> ? terms : 7;
+    return {(sums + 1) * std::sqrt(rarity), (sums + 3) * rarity};
+  }
+  double mean, variance;
+};
 
 /// Normal values of any mean and deviation, rounded to V.
 template <class V>

@@ -86,10 +86,12 @@ void expect_right(const Call<T>& call, const std::string& what) {
     return 4 * (0x1p-53 / u) * cost;
   };
   for (std::size_t k = 0; k < call.mean.size(); ++k) {
-    const double sigma = std::sqrt(want.variance[k]), sums = roundings_of_sum<T>(elements(k));
-    ASSERT_NEAR(call.mean[k], want.mean[k], sums * u * sigma + 1e-15 * std::abs(want.mean[k]) + 1e-300) << what;
+    const double sigma = std::sqrt(want.variance[k]);
+    const auto roundings = StatisticsRoundings::of<T>(elements(k));
+    ASSERT_NEAR(call.mean[k], want.mean[k], roundings.mean * u * sigma + 1e-15 * std::abs(want.mean[k]) + 1e-300)
+        << what;
     ASSERT_NEAR(call.variance[k], want.variance[k],
-                4 * sums * u * want.variance[k] + 1e-15 * std::abs(want.mean[k]) * sigma +
+                roundings.variance * u * want.variance[k] + 1e-15 * std::abs(want.mean[k]) * sigma +
                     1e-30 * want.mean[k] * want.mean[k] + 1e-300)
         << what;
   }

@@ -47,9 +47,8 @@ void careful_differentiate(const Run& run, const Backward<T>& t, const Channel& 
   for (std::size_t i = 0, at = run.begin; i < run.count; ++i, at += run.step) {
     const double difference = to_double(t.x[at]) - k.mean;
     const double gradient = careful_gradient(t, at, difference, k);
-    const double dsum = t.dsum == nullptr ? 0 : to_double(t.dsum[at]);
     if (t.dresidual != nullptr) t.dresidual[at] = to_element<T>(gradient);
-    t.dx[at] = to_element<T>((gradient * k.scale - k.offset) - difference * k.slope + dsum);
+    t.dx[at] = to_element<T>((gradient * k.scale - k.offset) - difference * k.slope);
   }
 }
 

@@ -144,8 +144,7 @@ HWY_INLINE void GradientVector(D d, const Backward<T>& t, std::size_t at, std::s
                                const Differentiator<D>& n) {
   const auto difference = hn::Sub(LoadCount(d, t.x + at, count), n.mean);
   const auto g = GatedGradient<kGate, kOutput>(d, t, at, count, difference, n);
-  auto dx = hn::Sub(hn::Sub(hn::Mul(g, n.scale), n.offset), hn::Mul(difference, n.slope));
-  if (t.dsum != nullptr) dx = hn::Add(dx, LoadCount(d, t.dsum + at, count));
+  const auto dx = hn::Sub(hn::Sub(hn::Mul(g, n.scale), n.offset), hn::Mul(difference, n.slope));
   if constexpr (kResidual) StoreCount<kStream>(g, d, t.dresidual + at, count);
   StoreCount<kStream>(dx, d, t.dx + at, count);
 }

@@ -2,7 +2,7 @@
 // type, dispatched to the best instruction set of the machine.
 //
 //   z  = (x − mean)·scale + shift (+ residual)       y  = act(z)
-//   g  = dy·act'(z)                                  dx = (g·scale − offset) − (x − mean)·slope (+ dsum)
+//   g  = dy·act'(z)                                  dx = (g·scale − offset) − (x − mean)·slope
 //
 // mean is the statistic's upper part in the type of computing; what it lacks to the double lies in shift and offset.
 // Columns: one set of coefficients for each column of a matrix. Planes: one for each channel's segments. Rows:
@@ -53,7 +53,6 @@ struct Backward {
   const T* x;
   const T* y;  ///< act(z), whose sign is z's: or nullptr, and z is computed again
   const T* dy;
-  const T* dsum;  ///< or nullptr
   T* dx;
   T* dresidual;  ///< g; or nullptr
   Activation activation;
@@ -61,7 +60,7 @@ struct Backward {
 
   Backward at(std::size_t i) const {
     const auto move = [i](auto* p) { return p == nullptr ? nullptr : p + i; };
-    return {x + i, move(y), dy + i, move(dsum), dx + i, move(dresidual), activation, stream};
+    return {x + i, move(y), dy + i, dx + i, move(dresidual), activation, stream};
   }
 };
 

@@ -150,8 +150,7 @@ Status batch_norm_backward(const BatchNormOptions& options, TensorView<const T> 
   const Scratch<T> scratch(g, workspace);
   const ForwardChannels<T> forward(g, scratch, options.epsilon, affine, statistics.mean, statistics.variance);
   const BackwardChannels<T> channels(forward, gradients);
-  const kernels::Backward<T> tensors{x.data, y.data, dy.data, nullptr, dx.data, dresidual.data, options.activation,
-                                     false};
+  const kernels::Backward<T> tensors{x.data, y.data, dy.data, dx.data, dresidual.data, options.activation, false};
   const Workers workers = workers_for(g.elements, execution);
   if (g.lengths != nullptr) {
     Ragged<T>(g, scratch, workers).differentiate(tensors, channels);

@@ -114,8 +114,7 @@ Status group_norm_backward(const GroupNormOptions& options, TensorView<const T> 
   }
 
   group_norm::with_groups(options, x, affine, execution, [&](const auto& groups) {
-    groups.backward({x.data, y.data, dy.data, nullptr, dx.data, dresidual.data, activation, false}, statistics,
-                    gradients);
+    groups.backward({x.data, y.data, dy.data, dx.data, dresidual.data, activation, false}, statistics, gradients);
   });
   return {};
 }

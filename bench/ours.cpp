@@ -50,7 +50,7 @@ Passes batch_norm(Call<T> c) {
                                                 c.in(c.t.residual), c.view(c.t.y), c.execution));
           },
           [=] {
-            throw_if_error(batch_norm_backward(options, c.in(c.t.x), c.y_if_needed(), c.in(c.t.dy), c.affine(),
+            throw_if_error(batch_norm_backward(options, c.in(c.t.x), c.y_if_needed(), {}, c.in(c.t.dy), c.affine(),
                                                c.statistics, c.view(c.t.dx), c.view(c.t.dresidual), c.gradients(),
                                                c.execution));
           }};
@@ -69,7 +69,7 @@ Passes group_norm(Call<T> c) {
     };
   };
   return {forward(c.statistics), forward({}), [=] {
-            throw_if_error(group_norm_backward(options, c.in(c.t.x), c.y_if_needed(), c.in(c.t.dy), c.affine(),
+            throw_if_error(group_norm_backward(options, c.in(c.t.x), c.y_if_needed(), {}, c.in(c.t.dy), c.affine(),
                                                c.statistics, c.view(c.t.dx), c.view(c.t.dresidual), c.gradients(),
                                                c.execution));
           }};

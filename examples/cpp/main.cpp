@@ -54,8 +54,9 @@ int main() try {
   // Statuses, or exceptions: throw_if_error turns one into the other.
   equinorm::throw_if_error(equinorm::batch_norm_forward<float>(options, in, {}, {}, {y.data(), shape, layout},
                                                                {mean.data(), variance.data()}, &running, execution));
-  equinorm::throw_if_error(equinorm::batch_norm_backward<float>(
-      options, in, {}, gradient, {}, {mean.data(), variance.data()}, {dx.data(), shape, layout}, {}, {}, execution));
+  equinorm::throw_if_error(equinorm::batch_norm_backward<float>(options, in, {}, {}, gradient, {},
+                                                                {mean.data(), variance.data()},
+                                                                {dx.data(), shape, layout}, {}, {}, execution));
   std::printf("channel 0: mean %.4f, variance %.4f; y[0] = %.6f, dx[0] = %.6e; %zu batch so far\n", mean[0],
               variance[0], static_cast<double>(y[0]), static_cast<double>(dx[0]),
               static_cast<std::size_t>(running.batches));

@@ -104,16 +104,19 @@ EQUINORM_API Status batch_norm_inference(const BatchNormOptions& options, Tensor
                                          std::type_identity_t<TensorView<const T>> residual,
                                          std::type_identity_t<TensorView<T>> y, const Execution& execution = {});
 
-/// Backward of training forward. x and statistics are forward's. `y`, forward's output, is needed where an activation
-/// stands over a residual (relu and leaky_relu only: z's sign is y's); if it is absent, z is computed again from x.
-/// dresidual (absent: not wanted) receives the gradient of the residual, g. gradients: [channels] each. dx may be dy or
-/// x; dresidual may be dy if dx is not.
+/// Backward of training forward. x and statistics are forward's. Where an activation stood over a residual, its slope is
+/// found by forward's `y` (relu and leaky_relu alone: z's sign is y's) or its `residual` (z is computed again, to the
+/// same bits); if both would do, y is read. Without either, z is computed as of a forward without a residual; only
+/// where dresidual is wanted, or y is given with silu or gelu, is it known to be missing, and an error. dresidual
+/// (absent: not wanted) receives the gradient of the residual, g. gradients: [channels] each. dx may be dy, x or
+/// residual; dresidual may be dy or residual if dx is not.
 template <class T>
-EQUINORM_API Status batch_norm_backward(
-    const BatchNormOptions& options, TensorView<const T> x, std::type_identity_t<TensorView<const T>> y,
-    std::type_identity_t<TensorView<const T>> dy, const std::type_identity_t<Affine<T>>& affine,
-    const Statistics& statistics, std::type_identity_t<TensorView<T>> dx, std::type_identity_t<TensorView<T>> dresidual,
-    const std::type_identity_t<AffineGradients<T>>& gradients, const Execution& execution = {});
+EQUINORM_API Status
+batch_norm_backward(const BatchNormOptions& options, TensorView<const T> x, std::type_identity_t<TensorView<const T>> y,
+                    std::type_identity_t<TensorView<const T>> residual, std::type_identity_t<TensorView<const T>> dy,
+                    const std::type_identity_t<Affine<T>>& affine, const Statistics& statistics,
+                    std::type_identity_t<TensorView<T>> dx, std::type_identity_t<TensorView<T>> dresidual,
+                    const std::type_identity_t<AffineGradients<T>>& gradients, const Execution& execution = {});
 
 /// The derivative of training forward in a direction (Jacobian-vector product), of which backward is the transpose:
 /// ẏ = act'(z)·ż, ż = γ·x̂̇ + γ̇·x̂ + β̇ + ṙ, x̂̇ = (ẋ − mean(ẋ) − x̂·mean(ẋ·x̂))/√(σ²_B + ε), the means over a channel.

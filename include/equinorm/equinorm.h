@@ -173,15 +173,16 @@ EQUINORM_API equinorm_status equinorm_batch_norm_inference(const equinorm_batch_
                                                            const equinorm_tensor* residual, const equinorm_tensor* y,
                                                            const equinorm_execution* execution);
 
-/* Backward of training forward; x, mean and variance are forward's. y, forward's output, is needed where an activation
- * stands over a residual (relu and leaky_relu only). y, gamma, beta, dresidual, dgamma and dbeta may be NULL. dx may be
- * dy or x. */
+/* Backward of training forward; x, mean and variance are forward's. Where an activation stands over a residual, one of
+ * forward's y (relu and leaky_relu only) and residual is needed too; that both are NULL is refused if dresidual is
+ * wanted, and else taken for a forward without a residual. y, residual, gamma, beta, dresidual, dgamma and dbeta may be
+ * NULL. dx may be dy, x or residual; dresidual may be dy or residual if dx is not. */
 EQUINORM_API equinorm_status equinorm_batch_norm_backward(const equinorm_batch_norm_options* options,
                                                           const equinorm_tensor* x, const equinorm_tensor* y,
-                                                          const equinorm_tensor* dy, const void* gamma,
-                                                          const void* beta, const double* mean, const double* variance,
-                                                          const equinorm_tensor* dx, const equinorm_tensor* dresidual,
-                                                          void* dgamma, void* dbeta,
+                                                          const equinorm_tensor* residual, const equinorm_tensor* dy,
+                                                          const void* gamma, const void* beta, const double* mean,
+                                                          const double* variance, const equinorm_tensor* dx,
+                                                          const equinorm_tensor* dresidual, void* dgamma, void* dbeta,
                                                           const equinorm_execution* execution);
 
 /* ---- Statistics that merge --------------------------------------------------------------------------------------- */
@@ -254,14 +255,14 @@ EQUINORM_API equinorm_status equinorm_group_norm_forward(const equinorm_group_no
                                                          double* mean, double* variance,
                                                          const equinorm_execution* execution);
 
-/* Backward; x, mean and variance are forward's, y where an activation stands over a residual (relu and leaky_relu
- * only). y, gamma, beta, dresidual, dgamma and dbeta may be NULL. dx may be dy or x. */
+/* Backward; x, mean, variance, y and residual are as for batch norm. y, residual, gamma, beta, dresidual, dgamma and
+ * dbeta may be NULL. dx may be dy, x or residual; dresidual may be dy or residual if dx is not. */
 EQUINORM_API equinorm_status equinorm_group_norm_backward(const equinorm_group_norm_options* options,
                                                           const equinorm_tensor* x, const equinorm_tensor* y,
-                                                          const equinorm_tensor* dy, const void* gamma,
-                                                          const void* beta, const double* mean, const double* variance,
-                                                          const equinorm_tensor* dx, const equinorm_tensor* dresidual,
-                                                          void* dgamma, void* dbeta,
+                                                          const equinorm_tensor* residual, const equinorm_tensor* dy,
+                                                          const void* gamma, const void* beta, const double* mean,
+                                                          const double* variance, const equinorm_tensor* dx,
+                                                          const equinorm_tensor* dresidual, void* dgamma, void* dbeta,
                                                           const equinorm_execution* execution);
 
 /* ---- Instance norm ----------------------------------------------------------------------------------------------- */
@@ -287,12 +288,12 @@ EQUINORM_API equinorm_status equinorm_instance_norm_forward(const equinorm_insta
                                                             const equinorm_tensor* y, double* mean, double* variance,
                                                             const equinorm_execution* execution);
 
-/* Backward; x, mean and variance are forward's, y where an activation stands over a residual (relu and leaky_relu
- * only). y, gamma, beta, dresidual, dgamma and dbeta may be NULL. dx may be dy or x. */
+/* Backward; x, mean, variance, y and residual are as for batch norm. y, residual, gamma, beta, dresidual, dgamma and
+ * dbeta may be NULL. dx may be dy, x or residual; dresidual may be dy or residual if dx is not. */
 EQUINORM_API equinorm_status equinorm_instance_norm_backward(const equinorm_instance_norm_options* options,
                                                              const equinorm_tensor* x, const equinorm_tensor* y,
-                                                             const equinorm_tensor* dy, const void* gamma,
-                                                             const void* beta, const double* mean,
+                                                             const equinorm_tensor* residual, const equinorm_tensor* dy,
+                                                             const void* gamma, const void* beta, const double* mean,
                                                              const double* variance, const equinorm_tensor* dx,
                                                              const equinorm_tensor* dresidual, void* dgamma,
                                                              void* dbeta, const equinorm_execution* execution);

@@ -42,12 +42,14 @@ Status instance_norm_forward(const InstanceNormOptions& options, TensorView<cons
 /// As group_norm_backward.
 template <class T>
 Status instance_norm_backward(const InstanceNormOptions& options, TensorView<const T> x,
-                              std::type_identity_t<TensorView<const T>> y, std::type_identity_t<TensorView<const T>> dy,
+                              std::type_identity_t<TensorView<const T>> y,
+                              std::type_identity_t<TensorView<const T>> residual,
+                              std::type_identity_t<TensorView<const T>> dy,
                               const std::type_identity_t<Affine<T>>& affine, const Statistics& statistics,
                               std::type_identity_t<TensorView<T>> dx, std::type_identity_t<TensorView<T>> dresidual,
                               const std::type_identity_t<AffineGradients<T>>& gradients,
                               const Execution& execution = {}) {
-  return group_norm_backward<T>(instance_norm_detail::as_groups(options, x.shape, x.layout), x, y, dy, affine,
+  return group_norm_backward<T>(instance_norm_detail::as_groups(options, x.shape, x.layout), x, y, residual, dy, affine,
                                 statistics, dx, dresidual, gradients, execution);
 }
 

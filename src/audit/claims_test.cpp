@@ -121,10 +121,10 @@ constexpr auto kUnbiasedVariance = [](double y, double, double, double, double b
 };
 
 Status backward_without_last_term(const BatchNormOptions& options, TensorView<const float> x, TensorView<const float>,
-                                  TensorView<const float> dy, const Affine<float>& affine, const Statistics& statistics,
-                                  TensorView<float> dx, TensorView<float> dresidual,
+                                  TensorView<const float>, TensorView<const float> dy, const Affine<float>& affine,
+                                  const Statistics& statistics, TensorView<float> dx, TensorView<float> dresidual,
                                   const AffineGradients<float>& gradients, const Execution& execution) {
-  Status status = batch_norm_backward(options, x, {}, dy, affine, statistics, dx, dresidual, gradients, execution);
+  Status status = batch_norm_backward(options, x, {}, {}, dy, affine, statistics, dx, dresidual, gradients, execution);
   const std::size_t channels = x.layout == Layout::channels_last ? x.shape[x.shape.rank() - 1] : x.shape[1];
   const std::size_t rows = x.shape.elements() / channels;
   for (std::size_t i = 0; i < x.shape.elements(); ++i) {

@@ -82,8 +82,8 @@ static void train(struct Data* d, equinorm_layout layout, const equinorm_executi
                                        execution));
   CHECK(running.batches == 1);
   CHECK(running.skipped == 0);
-  CHECK_OK(equinorm_batch_norm_backward(&options, &x, NULL, &dy, d->gamma, d->beta, d->mean, d->variance, &dx, NULL,
-                                        d->dgamma, d->dbeta, execution));
+  CHECK_OK(equinorm_batch_norm_backward(&options, &x, NULL, NULL, &dy, d->gamma, d->beta, d->mean, d->variance, &dx,
+                                        NULL, d->dgamma, d->dbeta, execution));
 }
 
 /* Against the formulas, in double. The values are of size 10, so 1e-4 is a few roundings. */
@@ -241,8 +241,8 @@ static void test_group_and_instance_norm(void) {
                   dx = tensor(group->dx, layout);
   CHECK(equinorm_group_norm_workspace_bytes(&options, &x) > 0);
   CHECK_OK(equinorm_group_norm_forward(&options, &x, group->gamma, group->beta, NULL, &y, mean[0], variance[0], NULL));
-  CHECK_OK(equinorm_group_norm_backward(&options, &x, NULL, &dy, group->gamma, group->beta, mean[0], variance[0], &dx,
-                                        NULL, group->dgamma, group->dbeta, NULL));
+  CHECK_OK(equinorm_group_norm_backward(&options, &x, NULL, NULL, &dy, group->gamma, group->beta, mean[0], variance[0],
+                                        &dx, NULL, group->dgamma, group->dbeta, NULL));
   options.groups = 5;
   CHECK(equinorm_group_norm_forward(&options, &x, NULL, NULL, NULL, &y, NULL, NULL, NULL) == EQUINORM_INVALID_ARGUMENT);
   CHECK(equinorm_group_norm_workspace_bytes(&options, &x) == 0);
@@ -253,8 +253,8 @@ static void test_group_and_instance_norm(void) {
   dx.data = instance->dx;
   CHECK_OK(
       equinorm_instance_norm_forward(NULL, &x, instance->gamma, instance->beta, NULL, &y, mean[1], variance[1], NULL));
-  CHECK_OK(equinorm_instance_norm_backward(NULL, &x, NULL, &dy, instance->gamma, instance->beta, mean[1], variance[1],
-                                           &dx, NULL, instance->dgamma, instance->dbeta, NULL));
+  CHECK_OK(equinorm_instance_norm_backward(NULL, &x, NULL, NULL, &dy, instance->gamma, instance->beta, mean[1],
+                                           variance[1], &dx, NULL, instance->dgamma, instance->dbeta, NULL));
   CHECK(memcmp(group, instance, sizeof *group) == 0);
   CHECK(memcmp(mean[0], mean[1], sizeof mean[0]) == 0);
   CHECK(memcmp(variance[0], variance[1], sizeof variance[0]) == 0);
@@ -478,6 +478,19 @@ static void test_bad_arguments_are_named(void) {
   d->x[5] = NAN;
   expect_refusal(FORWARD(&good, &y), EQUINORM_NON_FINITE, message, "not finite");
   d->x[5] = 0;
+
+  const equinorm_tensor dx = tensor(d->dx, EQUINORM_CHANNELS_LAST), dresidual = y;
+  options.activation = EQUINORM_RELU;
+#define BACKWARD(y, residual)                                                                                          \
+  equinorm_batch_norm_backward(&options, &good, y, residual, &good, NULL, NULL, d->mean, d->variance, &dx, &dresidual, \
+                               NULL, NULL, &execution)
+  expect_refusal(BACKWARD(NULL, NULL), EQUINORM_INVALID_ARGUMENT, message, "y and residual are null");
+  expect_refusal(BACKWARD(NULL, &bad), EQUINORM_INVALID_ARGUMENT, message, "residual has shape [1, 1, 1, 12]");
+  options.activation = EQUINORM_SILU;
+  expect_refusal(BACKWARD(&good, NULL), EQUINORM_INVALID_ARGUMENT, message, "residual is null");
+  CHECK_OK(BACKWARD(NULL, &good));
+#undef BACKWARD
+  options.activation = EQUINORM_ACTIVATION_NONE;
 
   execution.message_bytes = 8; /* a short buffer gets what fits, terminated */
   memset(message, 'z', sizeof message);

@@ -43,14 +43,15 @@ equinorm_status equinorm_group_norm_forward(const equinorm_group_norm_options* o
 }
 
 equinorm_status equinorm_group_norm_backward(const equinorm_group_norm_options* options, const equinorm_tensor* x,
-                                             const equinorm_tensor* y, const equinorm_tensor* dy, const void* gamma,
-                                             const void* beta, const double* mean, const double* variance,
-                                             const equinorm_tensor* dx, const equinorm_tensor* dresidual, void* dgamma,
-                                             void* dbeta, const equinorm_execution* execution) {
+                                             const equinorm_tensor* y, const equinorm_tensor* residual,
+                                             const equinorm_tensor* dy, const void* gamma, const void* beta,
+                                             const double* mean, const double* variance, const equinorm_tensor* dx,
+                                             const equinorm_tensor* dresidual, void* dgamma, void* dbeta,
+                                             const equinorm_execution* execution) {
   return run("group_norm_backward", execution, [&](const Execution& how) {
     return with_type(x, [&]<class T>(const Arguments<T>& a) {
-      return group_norm_backward<T>(options_of(options), a.in(x, "x"), a.in(y, "y"), a.in(dy, "dy"),
-                                    a.affine(gamma, beta), read_only(mean, variance), a.out(dx, "dx"),
+      return group_norm_backward<T>(options_of(options), a.in(x, "x"), a.in(y, "y"), a.in(residual, "residual"),
+                                    a.in(dy, "dy"), a.affine(gamma, beta), read_only(mean, variance), a.out(dx, "dx"),
                                     a.out(dresidual, "dresidual"), a.gradients(dgamma, dbeta), how);
     });
   });

@@ -252,12 +252,11 @@ def check_batch_norm(dtype, layout, shape, affine, epsilon, activation, residual
     same(f"{what}: mean", mean, values.mean(0), torch.float32)
     same(f"{what}: variance", variance, values.var(0, unbiased=False), torch.float32)
 
-    if residual and activation in ("silu", "gelu"):
-        return  # whose slope backward cannot tell from y
     dgamma, dbeta = torch.empty(channels, dtype=parameters), torch.empty(channels, dtype=parameters)
     dresidual = view.room(x) if residual else None
-    call("batch_norm_backward", options, given, y if residual else None, view.give(padding.spoilt(dy)), gamma, beta, mean,
-         variance, dx, dresidual, dgamma, dbeta)
+    call("batch_norm_backward", options, given, y if residual and activation == "relu" else None,
+         view.give(padding.spoilt(added)), view.give(padding.spoilt(dy)), gamma, beta, mean, variance, dx, dresidual, dgamma,
+         dbeta)
     same(f"{what}: dx", view.take(dx), leaves["x"].grad, dtype, 32)
     # Sums of many terms: of the size of the sum of their magnitudes.
     if gamma is not None:
@@ -387,12 +386,11 @@ def check_groups(operation, options, torchs, statistics, dtype, layout, shape, a
         same(f"{what}: mean", mean[n], units.mean(1), torch.float32)
         same(f"{what}: variance", variance[n], units.var(1, unbiased=False), torch.float32)
 
-    if residual and activation in ("silu", "gelu"):
-        return
     dgamma, dbeta = torch.empty(channels, dtype=parameters), torch.empty(channels, dtype=parameters)
     dresidual = view.room(x) if residual else None
-    call(f"{operation}_backward", options, given, y if residual else None, view.give(padding.spoilt(dy)), gamma, beta, mean,
-         variance, dx, dresidual, dgamma, dbeta)
+    call(f"{operation}_backward", options, given, y if residual and activation == "relu" else None,
+         view.give(padding.spoilt(added)), view.give(padding.spoilt(dy)), gamma, beta, mean, variance, dx, dresidual, dgamma,
+         dbeta)
     # In a group of few values, which may lie close together, the parts of dx cancel.
     of_group = (variance + options.epsilon).rsqrt() * dy.abs().max() * (1 if gamma is None else gamma.abs().max())
     parts = of_group[:, :, None].expand(-1, -1, x[0].numel() // statistics).reshape(shape)

@@ -27,6 +27,11 @@ Real activate(Activation activation, Real z) {
   return z;
 }
 
+/// Whether act'(z) depends on z's sign alone, which is act(z)'s too.
+inline bool has_slope_of_sign(Activation activation) {
+  return activation == Activation::relu || activation == Activation::leaky_relu;
+}
+
 /// act'(z), at 0 that of z < 0.
 template <class Real>
 Real activation_slope(Activation activation, Real z) {

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "core/activation.hpp"
 #include "equinorm/execution.hpp"
 #include "equinorm/norm.hpp"
 #include "equinorm/status.hpp"
@@ -103,14 +104,19 @@ class Checks {
     return *this;
   }
 
-  /// Forward's y, which backward needs for the sign of z where an activation stands over a residual.
+  /// Forward's y and residual, from which backward knows z where an activation stands over a residual. That there was
+  /// one it sees by dresidual alone; or by y, which without one nobody needs to give.
   template <class T>
-  Checks& output(const TensorView<T>& y, const TensorView<T>& x, Activation activation, bool over_residual) {
-    if (activation == Activation::silu || activation == Activation::gelu) {
-      require(!over_residual, "silu or gelu stands over a residual", "none, relu or leaky_relu, whose slope y tells");
-      return require(y.data == nullptr, "y is given", "no y, which tells nothing of silu's and gelu's slope");
+  Checks& behind(Activation activation, const TensorView<T>& y, const TensorView<T>& residual, const TensorView<T>& x,
+                 bool wants_dresidual) {
+    like("y", y, x, true).like("residual", residual, x, true);
+    if (activation == Activation::none || residual.data != nullptr || x.shape.elements() == 0) return *this;
+    if (has_slope_of_sign(activation)) {
+      return require(!wants_dresidual || y.data != nullptr, "y and residual are null",
+                     "one of them where dresidual is given: the activation stands over a residual");
     }
-    return like("y", y, x, /*optional=*/activation == Activation::none || !over_residual);
+    return require(!wants_dresidual && y.data == nullptr, "residual is null",
+                   "forward's residual where y or dresidual is given: y does not tell silu's and gelu's slope");
   }
 
   Checks& workspace(const Execution& execution, std::size_t bytes) {

@@ -13,10 +13,12 @@
 #include <utility>
 #include <vector>
 
+#include "core/activation.hpp"
 #include "core/elements.hpp"
 #include "core/fingerprint.hpp"
 #include "core/philox.hpp"
 #include "equinorm/norm.hpp"
+#include "equinorm/status.hpp"
 #include "equinorm/tensor.hpp"
 
 namespace equinorm::testing_tools {
@@ -117,6 +119,9 @@ struct Tensors {
     return {data, shape, layout};
   }
   TensorView<const T> in(const std::vector<T>& v) const { return view<const T>(v.data()); }
+  TensorView<const T> given(const std::vector<T>& v, bool is_given) const {
+    return view<const T>(is_given ? v.data() : nullptr);
+  }
   Affine<T> affine() const { return {gamma.data(), beta.data()}; }
   AffineGradients<T> gradients() { return {dgamma.data(), dbeta.data()}; }
   Statistics statistics() { return {mean.data(), variance.data()}; }
@@ -137,6 +142,82 @@ struct Tensors {
   std::vector<P> gamma, beta, dgamma, dbeta;
   std::vector<double> mean, variance;
 };
+
+inline constexpr Activation kActivations[] = {Activation::none, Activation::relu, Activation::leaky_relu,
+                                              Activation::silu, Activation::gelu};
+
+/// What backward gives over a residual, it must give in every way that it may be asked: of y or the residual or both,
+/// with dresidual or without, and over what it reads. Large tensors: of relu alone, for the time it takes.
+template <class Call>
+void expect_backward_is_the_same_however_asked(Call done, const std::string& of) {
+  done.add = true;
+  for (const Activation activation : kActivations) {
+    if (done.x.size() > 20'000 && activation != Activation::relu) continue;
+    done.options.activation = activation;
+    ASSERT_TRUE(done.run().ok()) << of;
+    const std::string what = of + ", activation " + std::to_string(static_cast<int>(activation));
+    for (const bool y : {false, true}) {
+      for (const bool residual : {false, true}) {
+        if (!residual && !(y && has_slope_of_sign(activation))) continue;
+        for (const bool dresidual : {false, true}) {
+          Call call = done;
+          call.gives_y = y;
+          call.gives_residual = residual;
+          call.wants_dresidual = dresidual;
+          call.dx.assign(call.x.size(), call.x[0]);
+          if (dresidual) call.dresidual = call.dx;
+          const Status status = call.backward();
+          ASSERT_TRUE(status.ok()) << what << ": " << status.message();
+          ASSERT_EQ(call.fingerprint(), done.fingerprint())
+              << what << (y ? ", y" : "") << (residual ? ", residual" : "") << (dresidual ? "" : ", no dresidual");
+        }
+      }
+    }
+    using Tensor = decltype(done.x) Call::*;
+    const std::pair<Tensor, Tensor> places[] = {
+        {&Call::residual, &Call::dy}, {&Call::x, &Call::residual}, {&Call::dy, &Call::residual}};
+    for (const auto& [dx, dresidual] : places) {
+      Call call = done;
+      call.gives_y = false;
+      ASSERT_TRUE(call.backward_to(call.*dx, call.*dresidual).ok()) << what;
+      ASSERT_TRUE(call.*dx == done.dx) << what << ", dx in place";
+      ASSERT_TRUE(call.*dresidual == done.dresidual) << what << ", dresidual in place";
+      ASSERT_EQ(hash_of(call.dgamma, call.dbeta), hash_of(done.dgamma, done.dbeta)) << what;
+    }
+  }
+}
+
+/// The refusals of backward over a residual of which too little is given, and what it cannot refuse.
+template <class Call>
+void expect_backward_asks_for_y_or_residual(Call call, const std::string& op) {
+  call.add = true;
+  const auto expect = [&](const std::string& message) {
+    const Status status = call.backward();
+    EXPECT_EQ(status.code(), message.empty() ? StatusCode::ok : StatusCode::invalid_argument) << status.message();
+    EXPECT_EQ(status.message().rfind(message.empty() ? "" : "[" + op + "] " + message, 0), 0U) << status.message();
+  };
+  for (const Activation activation : kActivations) {
+    call.options.activation = activation;
+    ASSERT_TRUE(call.forward().ok());
+    const bool none = activation == Activation::none, by_sign = has_slope_of_sign(activation);
+    call.gives_y = call.gives_residual = false;
+    call.wants_dresidual = true;
+    const auto gradient = call.dx;
+    expect(none ? "" : by_sign ? "y and residual are null; expected" : "residual is null; expected");
+    EXPECT_TRUE(none || call.dx == gradient) << "nothing is written";
+    call.wants_dresidual = false;
+    expect("");  // of forward without a residual
+    for (const bool wants_dresidual : {false, true}) {
+      call.wants_dresidual = wants_dresidual;
+      call.gives_y = true;
+      expect(none || by_sign ? "" : "residual is null; expected");
+      call.gives_y = false;
+      call.gives_residual = true;
+      expect("");
+      call.gives_residual = false;
+    }
+  }
+}
 
 /// Samples of unequal length, padded to [N, positions, channels] or [N, channels, positions].
 struct Padding {

@@ -27,7 +27,8 @@ void careful_normalize(const Run& run, const Forward<T>& t, const Channel& k) {
 
 template <class T>
 double careful_gradient(const Backward<T>& t, std::size_t at, double difference, const Channel& k) {
-  const double z = t.y != nullptr ? to_double(t.y[at]) : difference * k.scale + k.shift;
+  double z = t.y != nullptr ? to_double(t.y[at]) : difference * k.scale + k.shift;
+  if (t.residual != nullptr) z += to_double(t.residual[at]);
   return to_double(t.dy[at]) * activation_slope(t.activation, z);
 }
 

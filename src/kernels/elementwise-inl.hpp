@@ -55,14 +55,18 @@ HWY_INLINE void WithForward(const Forward<T>& t, const F& f) {
   }
 }
 
-/// Calls f(gate, from_output) for a pass that needs g.
+/// Calls f(gate, from_output) for a pass that needs g. Only `any` adds a residual to z, by a branch: relu is rarely
+/// without its y there.
 template <class T, class F>
 HWY_INLINE void WithGate(const Backward<T>& t, const F& f) {
   switch (t.activation) {
     case Activation::none:
       return f(Static<Gate::none>(), Static<false>());
     case Activation::relu:
-      return WithBool(t.y != nullptr, [&](auto output) HWY_ATTR { f(Static<Gate::relu>(), output); });
+      if (t.residual == nullptr) {
+        return WithBool(t.y != nullptr, [&](auto output) HWY_ATTR { f(Static<Gate::relu>(), output); });
+      }
+      [[fallthrough]];
     default:
       return WithBool(t.y != nullptr, [&](auto output) HWY_ATTR { f(Static<Gate::any>(), output); });
   }
@@ -134,7 +138,9 @@ HWY_INLINE hn::Vec<D> GatedGradient(D d, const Backward<T>& t, std::size_t at, s
     if constexpr (kOutput) {
       return ActivationGradient(d, activation, dy, LoadCount(d, t.y + at, count));
     } else {
-      return ActivationGradient(d, activation, dy, n.Affine(difference));
+      auto z = n.Affine(difference);
+      if (kGate == Gate::any && t.residual != nullptr) z = hn::Add(z, LoadCount(d, t.residual + at, count));
+      return ActivationGradient(d, activation, dy, z);
     }
   }
 }

@@ -11,6 +11,7 @@
 
 #include <cstddef>
 
+#include "core/activation.hpp"
 #include "equinorm/norm.hpp"
 #include "reduce/blocks.hpp"
 #include "reduce/moments.hpp"
@@ -50,8 +51,16 @@ struct Forward {
 
 template <class T>
 struct Backward {
+  /// Of y and residual, forward's and each maybe absent, takes the one that the activation's slope is told by sooner.
+  static Backward of(Activation activation, const T* x, const T* y, const T* residual, const T* dy, T* dx,
+                     T* dresidual) {
+    const bool by_sign = y != nullptr && has_slope_of_sign(activation);
+    return {x, by_sign ? y : nullptr, by_sign ? nullptr : residual, dy, dx, dresidual, activation, false};
+  }
+
   const T* x;
-  const T* y;  ///< act(z), whose sign is z's: or nullptr, and z is computed again
+  const T* y;         ///< act(z), whose sign is z's: or nullptr, and z is computed again
+  const T* residual;  ///< a part of z that is computed again; or nullptr
   const T* dy;
   T* dx;
   T* dresidual;  ///< g; or nullptr
@@ -60,7 +69,7 @@ struct Backward {
 
   Backward at(std::size_t i) const {
     const auto move = [i](auto* p) { return p == nullptr ? nullptr : p + i; };
-    return {x + i, move(y), dy + i, dx + i, move(dresidual), activation, stream};
+    return {x + i, move(y), move(residual), dy + i, dx + i, move(dresidual), activation, stream};
   }
 };
 

@@ -33,9 +33,9 @@ Gradients run_backward(const BatchNormOps& ops, const Input& input, const std::v
   std::vector<double> mean = forward.mean, variance = forward.variance;
   Gradients g{std::vector<float>(input.x.size()), std::vector<float>(input.channels()),
               std::vector<float>(input.channels())};
-  throw_if_error(ops.backward(audit_options(), input.view(), {}, {dy.data(), input.shape, input.layout}, input.affine(),
-                              {mean.data(), variance.data()}, {g.dx.data(), input.shape, input.layout}, {},
-                              {g.dgamma.data(), g.dbeta.data()}, {}));
+  throw_if_error(ops.backward(audit_options(), input.view(), {}, {}, {dy.data(), input.shape, input.layout},
+                              input.affine(), {mean.data(), variance.data()}, {g.dx.data(), input.shape, input.layout},
+                              {}, {g.dgamma.data(), g.dbeta.data()}, {}));
   return g;
 }
 

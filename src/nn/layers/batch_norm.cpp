@@ -36,7 +36,7 @@ void BatchNorm::forward(const Call& call) {
 }
 
 void BatchNorm::backward(const Call& call) {
-  check(batch_norm_backward(options_, x(), kept_y(), dy(), affine(), batch_, dx(), dresidual(), gradients(),
+  check(batch_norm_backward(options_, x(), kept_y(), {}, dy(), affine(), batch_, dx(), dresidual(), gradients(),
                             execution(call)));
 }
 

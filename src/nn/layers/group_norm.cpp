@@ -21,7 +21,7 @@ void GroupNorm::forward(const Call& call) {
 }
 
 void GroupNorm::backward(const Call& call) {
-  check(group_norm_backward(options_, x(), kept_y(), dy(), affine(), statistics_, dx(), dresidual(), gradients(),
+  check(group_norm_backward(options_, x(), kept_y(), {}, dy(), affine(), statistics_, dx(), dresidual(), gradients(),
                             execution(call)));
 }
 

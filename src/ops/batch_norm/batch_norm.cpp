@@ -125,15 +125,17 @@ Status batch_norm_inference(const BatchNormOptions& options, TensorView<const T>
 
 template <class T>
 Status batch_norm_backward(const BatchNormOptions& options, TensorView<const T> x,
-                           std::type_identity_t<TensorView<const T>> y, std::type_identity_t<TensorView<const T>> dy,
-                           const std::type_identity_t<Affine<T>>& affine, const Statistics& statistics,
-                           std::type_identity_t<TensorView<T>> dx, std::type_identity_t<TensorView<T>> dresidual,
+                           std::type_identity_t<TensorView<const T>> y,
+                           std::type_identity_t<TensorView<const T>> residual,
+                           std::type_identity_t<TensorView<const T>> dy, const std::type_identity_t<Affine<T>>& affine,
+                           const Statistics& statistics, std::type_identity_t<TensorView<T>> dx,
+                           std::type_identity_t<TensorView<T>> dresidual,
                            const std::type_identity_t<AffineGradients<T>>& gradients, const Execution& execution) {
   using namespace batch_norm;
   Checks checks("batch_norm_backward");
   checks.epsilon(options.epsilon).tensor("x", x).lengths(options.lengths, x);
-  checks.output(y, x, options.activation, dresidual.data != nullptr).like("dy", dy, x).like("dx", dx, x);
-  checks.like("dresidual", dresidual, x, true);
+  checks.behind(options.activation, y, residual, x, dresidual.data != nullptr);
+  checks.like("dy", dy, x).like("dx", dx, x).like("dresidual", dresidual, x, true);
   check_statistics(checks, statistics).workspace(execution, batch_norm_workspace_bytes<T>(x.shape, x.layout, options));
   if (!checks.ok()) return checks.status();
 
@@ -150,7 +152,8 @@ Status batch_norm_backward(const BatchNormOptions& options, TensorView<const T> 
   const Scratch<T> scratch(g, workspace);
   const ForwardChannels<T> forward(g, scratch, options.epsilon, affine, statistics.mean, statistics.variance);
   const BackwardChannels<T> channels(forward, gradients);
-  const kernels::Backward<T> tensors{x.data, y.data, dy.data, dx.data, dresidual.data, options.activation, false};
+  const auto tensors =
+      kernels::Backward<T>::of(options.activation, x.data, y.data, residual.data, dy.data, dx.data, dresidual.data);
   const Workers workers = workers_for(g.elements, execution);
   if (g.lengths != nullptr) {
     Ragged<T>(g, scratch, workers).differentiate(tensors, channels);
@@ -189,19 +192,19 @@ Status batch_norm_jvp(const BatchNormOptions& options, TensorView<const T> x,
 }
 
 // The four element types.
-#define EQUINORM_INSTANTIATE(T)                                                                                       \
-  template std::size_t batch_norm_workspace_bytes<T>(const Shape&, Layout, const BatchNormOptions&);                  \
-  template Status batch_norm_forward<T>(const BatchNormOptions&, TensorView<const T>, const Affine<T>&,               \
-                                        TensorView<const T>, TensorView<T>, const Statistics&, RunningStatistics<T>*, \
-                                        const Execution&);                                                            \
-  template Status batch_norm_inference<T>(const BatchNormOptions&, TensorView<const T>, const Affine<T>&,             \
-                                          const Parameter<T>*, const Parameter<T>*, TensorView<const T>,              \
-                                          TensorView<T>, const Execution&);                                           \
-  template Status batch_norm_backward<T>(const BatchNormOptions&, TensorView<const T>, TensorView<const T>,           \
-                                         TensorView<const T>, const Affine<T>&, const Statistics&, TensorView<T>,     \
-                                         TensorView<T>, const AffineGradients<T>&, const Execution&);                 \
-  template Status batch_norm_jvp<T>(const BatchNormOptions&, TensorView<const T>, TensorView<const T>,                \
-                                    const Tangents<T>&, const Affine<T>&, const Statistics&, TensorView<T>,           \
+#define EQUINORM_INSTANTIATE(T)                                                                                        \
+  template std::size_t batch_norm_workspace_bytes<T>(const Shape&, Layout, const BatchNormOptions&);                   \
+  template Status batch_norm_forward<T>(const BatchNormOptions&, TensorView<const T>, const Affine<T>&,                \
+                                        TensorView<const T>, TensorView<T>, const Statistics&, RunningStatistics<T>*,  \
+                                        const Execution&);                                                             \
+  template Status batch_norm_inference<T>(const BatchNormOptions&, TensorView<const T>, const Affine<T>&,              \
+                                          const Parameter<T>*, const Parameter<T>*, TensorView<const T>,               \
+                                          TensorView<T>, const Execution&);                                            \
+  template Status batch_norm_backward<T>(                                                                              \
+      const BatchNormOptions&, TensorView<const T>, TensorView<const T>, TensorView<const T>, TensorView<const T>,     \
+      const Affine<T>&, const Statistics&, TensorView<T>, TensorView<T>, const AffineGradients<T>&, const Execution&); \
+  template Status batch_norm_jvp<T>(const BatchNormOptions&, TensorView<const T>, TensorView<const T>,                 \
+                                    const Tangents<T>&, const Affine<T>&, const Statistics&, TensorView<T>,            \
                                     const Execution&);
 EQUINORM_INSTANTIATE(float)
 EQUINORM_INSTANTIATE(double)

@@ -53,7 +53,7 @@ struct Call {
                               {mean.data(), variance.data()}, nullptr, execution);
   }
   Status backward(const Execution& execution = {}) {
-    return batch_norm_backward(options, view<const float>(x.data()), view<const float>(add ? y.data() : nullptr),
+    return batch_norm_backward(options, view<const float>(x.data()), view<const float>(add ? y.data() : nullptr), {},
                                view<const float>(dy.data()), {gamma.data(), beta.data()},
                                {mean.data(), variance.data()}, view(dx.data()), view(add ? dresidual.data() : nullptr),
                                {dgamma.data(), dbeta.data()}, execution);
@@ -312,7 +312,7 @@ TEST(BatchNorm, InPlaceGivesTheSameBits) {
     inside.x = apart.x;
     ASSERT_TRUE(
         batch_norm_backward(inside.options, inside.view<const float>(inside.x.data()),
-                            inside.view<const float>(inside.y.data()), inside.view<const float>(inside.dy.data()),
+                            inside.view<const float>(inside.y.data()), {}, inside.view<const float>(inside.dy.data()),
                             {inside.gamma.data(), inside.beta.data()}, {inside.mean.data(), inside.variance.data()},
                             inside.view(inside.dy.data()), inside.view(inside.dresidual.data()), {})
             .ok());
@@ -329,7 +329,7 @@ TEST(BatchNorm, InPlaceGivesTheSameBits) {
     ASSERT_EQ(inside.residual, apart.y);
     ASSERT_TRUE(
         batch_norm_backward(inside.options, inside.view<const float>(inside.x.data()),
-                            inside.view<const float>(inside.y.data()), inside.view<const float>(inside.dy.data()),
+                            inside.view<const float>(inside.y.data()), {}, inside.view<const float>(inside.dy.data()),
                             {inside.gamma.data(), inside.beta.data()}, {inside.mean.data(), inside.variance.data()},
                             inside.view(inside.x.data()), inside.view(inside.dy.data()), {})
             .ok());
@@ -561,6 +561,12 @@ TEST(BatchNorm, BadArgumentsAreNamedAndNothingIsWritten) {
     execution.workspace = memory + 4;
   });
   Call call({4, 3}, Layout::channels_last, std::vector<float>(12, 1.0F));
+  const Status backward =
+      batch_norm_backward(call.options, call.view<const float>(call.x.data()), {}, {call.residual.data(), {3, 4}},
+                          call.view<const float>(call.dy.data()), {}, {call.mean.data(), call.variance.data()},
+                          call.view(call.dx.data()), {}, {});
+  EXPECT_NE(backward.message().find("residual has shape [3, 4]; expected [4, 3]"), std::string::npos)
+      << backward.message();
   const Status status = call.inference({0, 0, 0}, {1, -2, 1});
   EXPECT_NE(status.message().find("variance[1] is -2"), std::string::npos) << status.message();
   alignas(64) static std::byte memory[64];

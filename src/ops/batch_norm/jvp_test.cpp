@@ -42,7 +42,7 @@ struct BatchNorm {
   }
   template <class T>
   static Status backward(Call<BatchNorm, T>& c) {
-    return batch_norm_backward<T>(c.options, c.in(c.x), c.output(), c.in(c.dy), c.affine(), c.statistics(),
+    return batch_norm_backward<T>(c.options, c.in(c.x), c.output(), c.added(), c.in(c.dy), c.affine(), c.statistics(),
                                   c.view(c.dx.data()), c.dadded(), c.gradients());
   }
   template <class T>

@@ -51,14 +51,13 @@ TYPED_TEST(BatchNormLengths, MatchTheReferenceOnTheValidValuesAlone) {
   using T = TypeParam;
   for (const auto& c : cases::lengths()) {
     for (const Layout layout : kLayouts) {
-      for (const Activation activation :
-           {Activation::none, Activation::relu, Activation::leaky_relu, Activation::silu, Activation::gelu}) {
+      for (const Activation activation : kActivations) {
         for (const double mean : means<T>()) {
           if (c.longest > 1000 && activation != Activation::relu) continue;  // for the time it takes
           const Padding padding{c.lengths, layout, c.channels, c.longest + 2};
           Call<T> dense = dense_call<T>(c, mean, sigma(mean));
           dense.options.activation = activation;
-          dense.add = activation == Activation::relu || activation == Activation::leaky_relu;
+          dense.add = activation != Activation::none;
           Call<T> call = pad(dense, padding);
           const Status status = call.run({2});
           ASSERT_TRUE(status.ok()) << status.message();
@@ -77,7 +76,8 @@ TYPED_TEST(BatchNormLengths, TheAmountOfPaddingChangesNoBitOnAnyTargetOrThread) 
     for (const Layout layout : kLayouts) {
       for (const double mean : means<T>()) {
         if (c.longest > 1000 && mean > 0) continue;
-        const Call<T> dense = dense_call<T>(c, mean, sigma(mean));
+        Call<T> dense = dense_call<T>(c, mean, sigma(mean));
+        if (mean > 0) dense.options.activation = Activation::silu;
         std::optional<std::uint64_t> first;
         for (const std::string& target : simd_targets()) {
           ASSERT_TRUE(set_simd_target(target).ok());
@@ -133,14 +133,30 @@ TYPED_TEST(BatchNormLengths, InPlaceAndInACallersWorkspaceGiveTheSameBits) {
                       .ok());
       ASSERT_TRUE(inside.x == apart.y) << describe(c, layout);
       inside.x = padding.scatter(dense.x);
-      ASSERT_TRUE(batch_norm_backward<T>(inside.options, inside.in(inside.x), inside.in(inside.y), inside.in(inside.dy),
-                                         inside.affine(), inside.statistics(), inside.view(inside.x.data()),
-                                         inside.view(inside.dy.data()), inside.gradients(), execution)
+      ASSERT_TRUE(batch_norm_backward<T>(inside.options, inside.in(inside.x), inside.in(inside.y), {},
+                                         inside.in(inside.dy), inside.affine(), inside.statistics(),
+                                         inside.view(inside.x.data()), inside.view(inside.dy.data()),
+                                         inside.gradients(), execution)
                       .ok());
       ASSERT_TRUE(inside.x == apart.dx) << describe(c, layout);
       ASSERT_TRUE(inside.dy == apart.dresidual) << describe(c, layout);
       ASSERT_EQ(inside.dgamma, apart.dgamma);
       ASSERT_EQ(workspace[bytes], std::byte{0xAB}) << "written beyond the workspace";
+    }
+  }
+}
+
+TYPED_TEST(BatchNormLengths, BackwardOverAResidualIsTheSameHoweverItIsAsked) {
+  using T = TypeParam;
+  for (const auto& c : cases::lengths()) {
+    for (const Layout layout : kLayouts) {
+      for (const double mean : means<T>()) {
+        if (c.longest > 1000 && mean > 0) continue;
+        const Padding padding{c.lengths, layout, c.channels, c.longest + 2};
+        expect_backward_is_the_same_however_asked(pad(dense_call<T>(c, mean, sigma(mean)), padding),
+                                                  describe(c, layout));
+        if (testing::Test::HasFatalFailure()) return;
+      }
     }
   }
 }
@@ -169,7 +185,7 @@ TEST(BatchNormLengthsArguments, AllPaddingIsTooFewValuesAndHasNoGradient) {
     call.options.lengths = none.data();
     call.options.single_value = SingleValuePolicy::allow;
     EXPECT_EQ(call.run().code(), StatusCode::too_few_values);
-    ASSERT_TRUE(batch_norm_backward<float>(call.options, call.in(call.x), call.in(call.y), call.in(call.dy), {},
+    ASSERT_TRUE(batch_norm_backward<float>(call.options, call.in(call.x), call.in(call.y), {}, call.in(call.dy), {},
                                            call.statistics(), call.view(call.dx.data()),
                                            call.view(call.dresidual.data()), call.gradients())
                     .ok());

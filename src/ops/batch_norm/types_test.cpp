@@ -1,8 +1,10 @@
 // Batch norm on every element type and activation; batch_norm_test.cpp holds what is special to none.
 #include <gtest/gtest.h>
 
+#include <initializer_list>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "ops/batch_norm/call_testing.hpp"
 #include "ops/batch_norm/cases.hpp"
@@ -27,10 +29,8 @@ TYPED_TEST(BatchNormTypes, MatchTheReferenceWithEveryActivation) {
   for (const auto& shape : cases::shapes()) {
     if (shape.shape.elements() > 20'000) continue;
     for (const double mean : {0.0, 1e3}) {
-      for (const Activation activation :
-           {Activation::none, Activation::relu, Activation::leaky_relu, Activation::silu, Activation::gelu}) {
+      for (const Activation activation : kActivations) {
         for (const bool add : {false, true}) {
-          if (add && (activation == Activation::silu || activation == Activation::gelu)) continue;  // refused
           Call<TypeParam> call(shape.shape, shape.layout, mean);
           call.options.activation = activation;
           call.add = add;
@@ -49,9 +49,13 @@ TYPED_TEST(BatchNormTypes, MatchTheReferenceWithEveryActivation) {
 TYPED_TEST(BatchNormTypes, GiveTheSameBitsOnEveryTargetAndNumberOfThreads) {
   SeenBits seen;
   for (const auto& shape : cases::shapes()) {
-    for (const Activation activation : {Activation::relu, Activation::silu, Activation::gelu}) {
+    for (const auto& [activation, add] : std::initializer_list<std::pair<Activation, bool>>{{Activation::relu, false},
+                                                                                            {Activation::silu, false},
+                                                                                            {Activation::gelu, false},
+                                                                                            {Activation::relu, true},
+                                                                                            {Activation::silu, true}}) {
       const bool large = shape.shape.elements() > 20'000;
-      if (large && activation != Activation::silu) continue;
+      if (large && !(activation == Activation::silu && add)) continue;
       std::optional<std::uint64_t> first;
       for (const std::string& target : simd_targets()) {
         ASSERT_TRUE(set_simd_target(target).ok());
@@ -59,6 +63,8 @@ TYPED_TEST(BatchNormTypes, GiveTheSameBitsOnEveryTargetAndNumberOfThreads) {
           if (threads > 1 && !large) continue;
           Call<TypeParam> call(shape.shape, shape.layout, 0);
           call.options.activation = activation;
+          call.add = add;
+          call.gives_y = false;
           ASSERT_TRUE(call.run({threads}).ok());
           if (!first) first = seen.add(call.fingerprint_of_inputs(), call.fingerprint());
           ASSERT_EQ(call.fingerprint(), *first) << describe(shape) << " " << target << " " << threads;
@@ -66,6 +72,17 @@ TYPED_TEST(BatchNormTypes, GiveTheSameBitsOnEveryTargetAndNumberOfThreads) {
       }
     }
   }
+}
+
+TYPED_TEST(BatchNormTypes, BackwardOverAResidualIsTheSameHoweverItIsAsked) {
+  for (const auto& shape : cases::shapes()) {
+    expect_backward_is_the_same_however_asked(Call<TypeParam>(shape.shape, shape.layout, 0), describe(shape));
+    if (testing::Test::HasFatalFailure()) return;
+  }
+}
+
+TYPED_TEST(BatchNormTypes, BackwardAsksForYOrTheResidual) {
+  expect_backward_asks_for_y_or_residual(Call<TypeParam>({4, 3}, Layout::channels_last, 0), "batch_norm_backward");
 }
 
 }  // namespace

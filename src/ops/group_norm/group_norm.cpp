@@ -91,15 +91,17 @@ Status group_norm_forward(const GroupNormOptions& options, TensorView<const T> x
 
 template <class T>
 Status group_norm_backward(const GroupNormOptions& options, TensorView<const T> x,
-                           std::type_identity_t<TensorView<const T>> y, std::type_identity_t<TensorView<const T>> dy,
-                           const std::type_identity_t<Affine<T>>& affine, const Statistics& statistics,
-                           std::type_identity_t<TensorView<T>> dx, std::type_identity_t<TensorView<T>> dresidual,
+                           std::type_identity_t<TensorView<const T>> y,
+                           std::type_identity_t<TensorView<const T>> residual,
+                           std::type_identity_t<TensorView<const T>> dy, const std::type_identity_t<Affine<T>>& affine,
+                           const Statistics& statistics, std::type_identity_t<TensorView<T>> dx,
+                           std::type_identity_t<TensorView<T>> dresidual,
                            const std::type_identity_t<AffineGradients<T>>& gradients, const Execution& execution) {
   const Activation activation = options.activation;
   const bool empty = x.shape.elements() == 0;
   Checks checks("group_norm_backward");
   group_norm::check(checks, options, x)
-      .output(y, x, activation, dresidual.data != nullptr)
+      .behind(activation, y, residual, x, dresidual.data != nullptr)
       .like("dy", dy, x)
       .like("dx", dx, x)
       .like("dresidual", dresidual, x, true);
@@ -114,7 +116,9 @@ Status group_norm_backward(const GroupNormOptions& options, TensorView<const T> 
   }
 
   group_norm::with_groups(options, x, affine, execution, [&](const auto& groups) {
-    groups.backward({x.data, y.data, dy.data, dx.data, dresidual.data, activation, false}, statistics, gradients);
+    groups.backward(
+        kernels::Backward<T>::of(activation, x.data, y.data, residual.data, dy.data, dx.data, dresidual.data),
+        statistics, gradients);
   });
   return {};
 }
@@ -153,15 +157,15 @@ Status group_norm_jvp(const GroupNormOptions& options, TensorView<const T> x,
 }
 
 // The four element types.
-#define EQUINORM_INSTANTIATE(T)                                                                                   \
-  template std::size_t group_norm_workspace_bytes<T>(const GroupNormOptions&, const Shape&, Layout);              \
-  template Status group_norm_forward<T>(const GroupNormOptions&, TensorView<const T>, const Affine<T>&,           \
-                                        TensorView<const T>, TensorView<T>, const Statistics&, const Execution&); \
-  template Status group_norm_backward<T>(const GroupNormOptions&, TensorView<const T>, TensorView<const T>,       \
-                                         TensorView<const T>, const Affine<T>&, const Statistics&, TensorView<T>, \
-                                         TensorView<T>, const AffineGradients<T>&, const Execution&);             \
-  template Status group_norm_jvp<T>(const GroupNormOptions&, TensorView<const T>, TensorView<const T>,            \
-                                    const Tangents<T>&, const Affine<T>&, const Statistics&, TensorView<T>,       \
+#define EQUINORM_INSTANTIATE(T)                                                                                        \
+  template std::size_t group_norm_workspace_bytes<T>(const GroupNormOptions&, const Shape&, Layout);                   \
+  template Status group_norm_forward<T>(const GroupNormOptions&, TensorView<const T>, const Affine<T>&,                \
+                                        TensorView<const T>, TensorView<T>, const Statistics&, const Execution&);      \
+  template Status group_norm_backward<T>(                                                                              \
+      const GroupNormOptions&, TensorView<const T>, TensorView<const T>, TensorView<const T>, TensorView<const T>,     \
+      const Affine<T>&, const Statistics&, TensorView<T>, TensorView<T>, const AffineGradients<T>&, const Execution&); \
+  template Status group_norm_jvp<T>(const GroupNormOptions&, TensorView<const T>, TensorView<const T>,                 \
+                                    const Tangents<T>&, const Affine<T>&, const Statistics&, TensorView<T>,            \
                                     const Execution&);
 EQUINORM_INSTANTIATE(float)
 EQUINORM_INSTANTIATE(double)

@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <initializer_list>
 #include <limits>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "equinorm/instance_norm.hpp"
 #include "ops/group_norm/call_testing.hpp"
@@ -52,9 +54,9 @@ TYPED_TEST(GroupNorm, MatchesTheReferenceOnEveryShapeAndValue) {
     if (!small && sizeof(T) == 2) continue;  // the bits of all threads and targets are compared below
     for (const auto& value : values<T>()) {
       if (!small && std::string(value.name) != "normal" && std::string(value.name) != "mean_1e3") continue;
-      for (const Activation activation : {Activation::none, Activation::relu, Activation::leaky_relu}) {
+      for (const Activation activation : kActivations) {
         for (const bool add : {false, true}) {
-          if (!small && (add || activation == Activation::leaky_relu)) continue;
+          if (!small && (add || (activation != Activation::none && activation != Activation::relu))) continue;
           Call<T> call(shape, value);
           call.options.activation = activation;
           call.add = add;
@@ -76,17 +78,18 @@ TYPED_TEST(GroupNorm, GivesTheSameBitsOnEveryTargetAndNumberOfThreads) {
   SeenBits seen;
   using T = TypeParam;
   for (const auto& shape : cases::group_shapes()) {
-    for (const bool add : {false, true}) {
+    for (const auto& [activation, add] : std::initializer_list<std::pair<Activation, bool>>{
+             {Activation::relu, false}, {Activation::relu, true}, {Activation::silu, true}}) {
+      if (shape.shape.elements() > 20'000 && add && activation == Activation::relu) continue;
       std::optional<std::uint64_t> first;
       for (const std::string& target : simd_targets()) {
         ASSERT_TRUE(set_simd_target(target).ok());
         for (const int threads : {1, 2, 3, 8}) {
-          if (threads > 1 && (shape.shape.elements() < 20'000 || add)) continue;
+          if (threads > 1 && (shape.shape.elements() < 20'000 || (add && threads != 3))) continue;
           Call<T> call(shape, kNormal, 5);
           call.add = add;
-          call.options.activation = Activation::relu;
-          ASSERT_TRUE(call.forward({threads}).ok());
-          ASSERT_TRUE(call.backward({threads}).ok());
+          call.options.activation = activation;
+          ASSERT_TRUE(call.run({threads}).ok());
           if (!first) first = seen.add(call.fingerprint_of_inputs(), call.fingerprint());
           ASSERT_EQ(call.fingerprint(), *first) << describe(shape) << " " << target << " " << threads;
         }
@@ -157,9 +160,9 @@ TYPED_TEST(GroupNorm, InPlaceGivesTheSameBits) {
                     .ok());
     ASSERT_EQ(inside.x, apart.y) << describe(shape);
     inside.x = apart.x;
-    ASSERT_TRUE(group_norm_backward<T>(inside.options, inside.in(inside.x), inside.in(inside.y), inside.in(inside.dy),
-                                       inside.affine(), inside.statistics(), inside.view(inside.dy.data()),
-                                       inside.view(inside.dresidual.data()), {})
+    ASSERT_TRUE(group_norm_backward<T>(inside.options, inside.in(inside.x), inside.in(inside.y), {},
+                                       inside.in(inside.dy), inside.affine(), inside.statistics(),
+                                       inside.view(inside.dy.data()), inside.view(inside.dresidual.data()), {})
                     .ok());
     ASSERT_EQ(inside.dy, apart.dx) << describe(shape);
     ASSERT_EQ(inside.dresidual, apart.dresidual) << describe(shape);
@@ -170,9 +173,9 @@ TYPED_TEST(GroupNorm, InPlaceGivesTheSameBits) {
                                       inside.view(inside.residual.data()))
                     .ok());
     ASSERT_EQ(inside.residual, apart.y) << describe(shape);
-    ASSERT_TRUE(group_norm_backward<T>(inside.options, inside.in(inside.x), inside.in(inside.y), inside.in(inside.dy),
-                                       inside.affine(), inside.statistics(), inside.view(inside.x.data()),
-                                       inside.view(inside.dy.data()), {})
+    ASSERT_TRUE(group_norm_backward<T>(inside.options, inside.in(inside.x), inside.in(inside.y), {},
+                                       inside.in(inside.dy), inside.affine(), inside.statistics(),
+                                       inside.view(inside.x.data()), inside.view(inside.dy.data()), {})
                     .ok());
     ASSERT_EQ(inside.x, apart.dx) << describe(shape);
     ASSERT_EQ(inside.dy, apart.dresidual) << describe(shape);
@@ -252,7 +255,7 @@ TEST(InstanceNorm, IsAGroupForEveryChannel) {
     ASSERT_TRUE(instance_norm_forward<float>({}, instance.in(instance.x), instance.affine(), {},
                                              instance.view(instance.y.data()), instance.statistics())
                     .ok());
-    ASSERT_TRUE(instance_norm_backward<float>({}, instance.in(instance.x), {}, instance.in(instance.dy),
+    ASSERT_TRUE(instance_norm_backward<float>({}, instance.in(instance.x), {}, {}, instance.in(instance.dy),
                                               instance.affine(), instance.statistics(),
                                               instance.view(instance.dx.data()), {}, instance.gradients())
                     .ok());
@@ -328,11 +331,18 @@ TEST(GroupNormArguments, AreNamedAndNothingIsWritten) {
   EXPECT_TRUE(call.forward().ok());
   EXPECT_TRUE(call.backward().ok());
   EXPECT_EQ(call.dgamma, std::vector<float>(6, 0.0F)) << "sums over nothing";
-  Call<float> gelu({{4, 2, 6}, Layout::channels_last, 3, ""}, kNormal);
-  gelu.options.activation = Activation::gelu;
-  gelu.add = true;
-  EXPECT_NE(gelu.backward().message().find("stands over a residual"), std::string::npos)
-      << "gelu tells nothing by its sign";
+}
+
+TYPED_TEST(GroupNorm, BackwardOverAResidualIsTheSameHoweverItIsAsked) {
+  for (const auto& shape : cases::group_shapes()) {
+    expect_backward_is_the_same_however_asked(Call<TypeParam>(shape, kNormal), describe(shape));
+    if (testing::Test::HasFatalFailure()) return;
+  }
+}
+
+TYPED_TEST(GroupNorm, BackwardAsksForYOrTheResidual) {
+  expect_backward_asks_for_y_or_residual(Call<TypeParam>({{4, 2, 6}, Layout::channels_last, 3, ""}, kNormal),
+                                         "group_norm_backward");
 }
 
 }  // namespace

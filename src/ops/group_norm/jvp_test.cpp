@@ -43,7 +43,7 @@ struct GroupNorm {
   }
   template <class T>
   static Status backward(Call<GroupNorm, T>& c) {
-    return group_norm_backward<T>(c.options, c.in(c.x), c.output(), c.in(c.dy), c.affine(), c.statistics(),
+    return group_norm_backward<T>(c.options, c.in(c.x), c.output(), c.added(), c.in(c.dy), c.affine(), c.statistics(),
                                   c.view(c.dx.data()), c.dadded(), c.gradients());
   }
   template <class T>

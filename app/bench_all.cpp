@@ -137,7 +137,7 @@ std::vector<Section> sections() {
       for (const bool residual : {false, true}) {
         for (const Extents& e : {kImages[1], kImages[2]}) {
           Problem p = problem(Op::batch_norm, e, layout, pass);
-          p.relu = true;
+          p.activation = Activation::relu;
           p.add = residual;
           add(p);
         }
@@ -230,10 +230,10 @@ std::string shape_text(const Problem& p) {
 
 /// "layer_norm bf16 nhwc train + relu, 2 threads".
 std::string what_text(const Problem& p) {
-  return fmt::format("{} {}{} {}{}{}{}", bench::name_of(bench::kOps, p.op),
+  return fmt::format("{} {}{} {}{}{}", bench::name_of(bench::kOps, p.op),
                      p.type == Type::f32 ? "" : fmt::format("{} ", bench::name_of(bench::kTypes, p.type)),
                      p.matrix() ? "rows" : bench::name_of(bench::kLayouts, p.layout),
-                     bench::name_of(bench::kPasses, p.pass), p.add ? " + add" : "", p.relu ? " + relu" : "",
+                     bench::name_of(bench::kPasses, p.pass), bench::fused_text(p),
                      p.threads > 1 ? fmt::format(", {} threads", p.threads) : "");
 }
 

@@ -35,7 +35,7 @@ def check_ops():
     for op in OPS:
         shape = "6,32" if op in ROWS else "2,32,5,3"
         for kind in ("f32", "bf16", "f16", "f64"):
-            for arguments in (["--pass", "train", "--relu"], ["--pass", "backward", "--add"], ["--pass", "infer"]):
+            for arguments in (["--pass", "train", "--relu"], ["--pass", "backward", "--add", "--activation", "silu"], ["--pass", "infer"]):
                 done = run(op, "--shape", shape, "--type", kind, *arguments, *FAST, "--json")
                 assert done.returncode == 0, (op, kind, arguments, done)
                 result = json.loads(done.stdout)
@@ -96,6 +96,7 @@ def check_refusals(directory):
         (["batch_norm", "--layout", "hwcn"], ["--layout", "hwcn", "nhwc"]),
         (["batch_norm", "--pass", "forward"], ["--pass", "forward", "backward"]),
         (["batch_norm", "--type", "int8"], ["--type", "int8", "bf16"]),
+        (["batch_norm", "--activation", "tanh"], ["--activation", "tanh", "gelu"]),
         (["batch_norm", "--threads", "0"], ["--threads", "0"]),
         (["batch_norm", "--seconds", "-1"], ["--seconds", "-1"]),
         (["batch_norm", "--simd", "MMX"], ["MMX"]),

@@ -17,7 +17,7 @@ namespace {
 using bench::Op;
 
 struct OpOptions {
-  std::string shape, layout = "nhwc", pass = "train", type = "f32", simd;
+  std::string shape, layout = "nhwc", pass = "train", type = "f32", activation = "none", simd;
   bench::Problem problem;
   bool json = false;
   double seconds = 1;
@@ -65,6 +65,7 @@ void run(const OpOptions& o) {
   problem.layout = *bench::value_of(bench::kLayouts, o.layout);
   problem.pass = *bench::value_of(bench::kPasses, o.pass);
   problem.type = *bench::value_of(bench::kTypes, o.type);
+  problem.activation = *bench::value_of(bench::kActivations, o.activation);
   if (problem.by_rows() && problem.layout == Layout::channels_first) {
     throw Error("--layout is nchw; expected nhwc: rows have no other layout");
   }
@@ -76,9 +77,9 @@ void run(const OpOptions& o) {
     fmt::print("{}\n", bench_json(measured).dump());
     return;
   }
-  fmt::print("{} {} {} {} {}{}{}, {} thread{}, {}\n", bench::name_of(bench::kOps, problem.op), o.pass, o.shape,
-             problem.by_rows() ? "" : o.layout, o.type, problem.add ? " + add" : "", problem.relu ? " + relu" : "",
-             problem.threads, problem.threads == 1 ? "" : "s", simd_target());
+  fmt::print("{} {} {} {} {}{}, {} thread{}, {}\n", bench::name_of(bench::kOps, problem.op), o.pass, o.shape,
+             problem.by_rows() ? "" : o.layout, o.type, bench::fused_text(problem), problem.threads,
+             problem.threads == 1 ? "" : "s", simd_target());
   for (const auto& t : measured.timings) {
     fmt::print("  {:<10} {:10.5f} ms  {:6.2f} × copy  (spread {:.0f} %)\n", t.name, t.median_ms,
                t.median_ms / measured.copy_ms(), t.spread * 100);
@@ -102,7 +103,7 @@ nlohmann::ordered_json bench_json(const bench::Measurement& measured) {
                               {"layout", bench::name_of(bench::kLayouts, p.layout)},
                               {"pass", bench::name_of(bench::kPasses, p.pass)},
                               {"type", bench::name_of(bench::kTypes, p.type)},
-                              {"relu", p.relu},
+                              {"activation", bench::name_of(bench::kActivations, p.activation)},
                               {"add", p.add},
                               {"threads", p.threads},
                               {"simd", simd_target()}};
@@ -129,9 +130,13 @@ void add_bench_ops(CLI::App& bench_command) {
     command->add_option("--layout", options->layout)->check(one_of(bench::kLayouts))->capture_default_str();
     command->add_option("--pass", options->pass)->check(one_of(bench::kPasses))->capture_default_str();
     command->add_option("--type", options->type)->check(one_of(bench::kTypes))->capture_default_str();
-    command->add_flag("--relu", options->problem.relu, "Fuse a ReLU");
+    command->add_option("--activation", options->activation, "Fused behind the norm")
+        ->check(one_of(bench::kActivations))
+        ->capture_default_str();
+    command->add_flag_callback(
+        "--relu", [options] { options->activation = "relu"; }, "The same as --activation relu");
     command->add_flag("--add", options->problem.add,
-                      by_rows ? "Fuse a residual add before the norm" : "Fuse a residual add before the ReLU");
+                      by_rows ? "Fuse a residual add before the norm" : "Fuse a residual add before the activation");
     if (row.op == Op::group_norm) command->add_option("--groups", options->problem.groups)->capture_default_str();
     command->add_option("--threads", options->problem.threads)->check(CLI::Range(1, 1024))->capture_default_str();
     command->add_option("--simd", options->simd, "Force an instruction set (an unknown name lists them)");

@@ -10,6 +10,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/activation.hpp"
+
 #ifndef EQUINORM_BENCH_FLOOR_TYPES
 #define EQUINORM_BENCH_FLOOR_TYPES
 namespace equinorm::bench {
@@ -130,9 +132,10 @@ std::function<void()> floor(const Problem& p, const Tensors<T>& t) {
   Visit reduce{}, apply{};
   if (p.pass == Pass::backward) {
     const T* x = p.by_rows() && p.add ? t.sum : t.x;
-    const T* y = p.by_rows() || !p.add ? nullptr : t.y;
-    reduce = {{in(x), in(t.dy), in(y)}, {}, false};
-    apply = {{in(x), in(t.dy), in(y)}, {out(t.dx), out(t.dresidual)}, false};
+    const bool over_residual = !p.by_rows() && p.add && p.activation != Activation::none;
+    const T* gate = !over_residual ? nullptr : has_slope_of_sign(p.activation) ? t.y : t.residual;
+    reduce = {{in(x), in(t.dy), in(gate)}, {}, false};
+    apply = {{in(x), in(t.dy), in(gate)}, {out(t.dx), out(t.dresidual)}, false};
   } else {
     reduce = {{in(t.x)}, {}, false};
     apply = {{in(t.x), in(t.residual)}, {out(t.y), out(t.sum)}, false};

@@ -24,14 +24,14 @@ struct Call {
   TensorView<const T> in(const T* p) const { return view(p); }
   Affine<T> affine() const { return {t.gamma, t.beta}; }
   AffineGradients<T> gradients() const { return {t.dgamma, t.dbeta}; }
-  /// Where z's sign is that of y: backward reads it from there, if a residual stands before the activation.
-  TensorView<const T> y_if_needed() const { return in(problem.add ? t.y : nullptr); }
+  /// From which backward takes z's sign, where that is enough.
+  TensorView<const T> y_behind_residual() const { return in(problem.add ? t.y : nullptr); }
 
   template <class Options>
   Options options() const {
     Options options;
     options.epsilon = 1e-5;
-    options.activation = problem.relu ? Activation::relu : Activation::none;
+    options.activation = problem.activation;
     return options;
   }
   void take_workspace(std::size_t bytes) { execution = {problem.threads, memory->take<std::byte>(bytes), bytes}; }
@@ -50,9 +50,9 @@ Passes batch_norm(Call<T> c) {
                                                 c.in(c.t.residual), c.view(c.t.y), c.execution));
           },
           [=] {
-            throw_if_error(batch_norm_backward(options, c.in(c.t.x), c.y_if_needed(), {}, c.in(c.t.dy), c.affine(),
-                                               c.statistics, c.view(c.t.dx), c.view(c.t.dresidual), c.gradients(),
-                                               c.execution));
+            throw_if_error(batch_norm_backward(options, c.in(c.t.x), c.y_behind_residual(), c.in(c.t.residual),
+                                               c.in(c.t.dy), c.affine(), c.statistics, c.view(c.t.dx),
+                                               c.view(c.t.dresidual), c.gradients(), c.execution));
           }};
 }
 
@@ -69,9 +69,9 @@ Passes group_norm(Call<T> c) {
     };
   };
   return {forward(c.statistics), forward({}), [=] {
-            throw_if_error(group_norm_backward(options, c.in(c.t.x), c.y_if_needed(), {}, c.in(c.t.dy), c.affine(),
-                                               c.statistics, c.view(c.t.dx), c.view(c.t.dresidual), c.gradients(),
-                                               c.execution));
+            throw_if_error(group_norm_backward(options, c.in(c.t.x), c.y_behind_residual(), c.in(c.t.residual),
+                                               c.in(c.t.dy), c.affine(), c.statistics, c.view(c.t.dx),
+                                               c.view(c.t.dresidual), c.gradients(), c.execution));
           }};
 }
 

@@ -5,8 +5,10 @@
 #include <cstddef>
 #include <functional>
 #include <optional>
+#include <string>
 #include <string_view>
 
+#include "equinorm/norm.hpp"
 #include "equinorm/tensor.hpp"
 #include "equinorm/types.hpp"
 
@@ -29,6 +31,10 @@ inline constexpr std::array kPasses{Named<Pass>{"train", Pass::train}, Named<Pas
                                     Named<Pass>{"infer", Pass::infer}};
 inline constexpr std::array kTypes{Named<Type>{"f32", Type::f32}, Named<Type>{"bf16", Type::bf16},
                                    Named<Type>{"f16", Type::f16}, Named<Type>{"f64", Type::f64}};
+inline constexpr std::array kActivations{
+    Named<Activation>{"none", Activation::none}, Named<Activation>{"relu", Activation::relu},
+    Named<Activation>{"leaky_relu", Activation::leaky_relu}, Named<Activation>{"silu", Activation::silu},
+    Named<Activation>{"gelu", Activation::gelu}};
 inline constexpr std::array kLayouts{Named<Layout>{"nhwc", Layout::channels_last},
                                      Named<Layout>{"nchw", Layout::channels_first}};
 
@@ -54,7 +60,8 @@ struct Problem {
   Layout layout = Layout::channels_last;
   Pass pass = Pass::train;
   Type type = Type::f32;
-  bool relu = false, add = false;
+  Activation activation = Activation::none;
+  bool add = false;
   std::size_t groups = 32;  ///< of group_norm
   int threads = 1;
 
@@ -68,6 +75,13 @@ struct Problem {
     return by_rows() ? Shape{n, c} : layout == Layout::channels_last ? Shape{n, h, w, c} : Shape{n, c, h, w};
   }
 };
+
+/// What is fused: " + add + relu".
+inline std::string fused_text(const Problem& p) {
+  std::string text = p.add ? " + add" : "";
+  if (p.activation != Activation::none) text.append(" + ").append(name_of(kActivations, p.activation));
+  return text;
+}
 
 /// The memory of a problem; T is its element type. A pointer may be null where the problem has no use for it.
 template <class T>

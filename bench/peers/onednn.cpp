@@ -50,8 +50,9 @@ Passes passes(const Problem& problem, const Tensors<T>& t, const dnnl::memory::d
     return dnnl::memory(Desc({dim(count)}, f32, dnnl::memory::format_tag::a), engine, p);
   };
 
+  const bool relu = problem.activation == Activation::relu;
   // oneDNN keeps the mask of a fused ReLU in a workspace.
-  const bool fused_relu = problem.relu && !problem.add;
+  const bool fused_relu = relu && !problem.add;
   const Flags affine = Flags::use_scale | Flags::use_shift;
   const Flags flags = fused_relu ? affine | Flags::fuse_norm_relu : affine;
   const Flags inference = problem.op == Op::batch_norm ? flags | Flags::use_global_stats : flags;
@@ -85,7 +86,7 @@ Passes passes(const Problem& problem, const Tensors<T>& t, const dnnl::memory::d
   }
   Passes result{bound(Forward(train_desc), stream, forward), bound(Forward(infer_desc), stream, infer), {}};
   if (problem.add) {
-    const auto add = residual_add(engine, stream, data, t.residual, t.y, problem.relu);
+    const auto add = residual_add(engine, stream, data, t.residual, t.y, relu);
     for (auto* pass : {&result.train, &result.infer}) {
       *pass = [first = std::move(*pass), add] { first(), add(); };
     }
@@ -101,6 +102,7 @@ Passes passes(const Problem& problem, const Tensors<T>& t, const dnnl::memory::d
 
 template <class T>
 std::optional<Passes> onednn(const Problem& p, const Tensors<T>& tensors) {
+  if (p.activation != Activation::none && p.activation != Activation::relu) return {};  // what it fuses
   if constexpr (std::is_same_v<T, float> || std::is_same_v<T, bfloat16>) {
     const auto dims = [](auto... extents) { return dnnl::memory::dims{static_cast<dnnl::memory::dim>(extents)...}; };
     using Tag = dnnl::memory::format_tag;
@@ -109,7 +111,7 @@ std::optional<Passes> onednn(const Problem& p, const Tensors<T>& tensors) {
         return passes<dnnl::batch_normalization_forward, dnnl::batch_normalization_backward>(
             p, tensors, dims(p.n, p.c, p.h, p.w), p.layout == Layout::channels_last ? Tag::nhwc : Tag::nchw);
       }
-      if (p.op == Op::layer_norm && !p.relu && !p.add) {
+      if (p.op == Op::layer_norm && p.activation == Activation::none && !p.add) {
         return passes<dnnl::layer_normalization_forward, dnnl::layer_normalization_backward>(p, tensors, dims(p.n, p.c),
                                                                                              Tag::ab);
       }

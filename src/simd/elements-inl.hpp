@@ -38,15 +38,15 @@ HWY_INLINE hn::Vec<D> FromBFloat16(D d, V bits) {  // bits in the low halves
   return hn::BitCast(d, hn::ShiftLeft<16>(bits));
 }
 
-/// Rounded to nearest even: half of the last place kept, less one unless that place is odd, is added before the cut.
+/// Rounded to nearest even, bits in the high halves, which are to be cut off: half of the last place kept, less one
+/// unless that place is odd, is added before.
 template <class D>
 HWY_INLINE auto ToBFloat16(D, hn::Vec<D> v) {
   const hn::RebindToUnsigned<D> du;
   const auto bits = hn::BitCast(du, v);
-  const auto high = hn::ShiftRight<16>(bits);
-  const auto odd = hn::And(high, hn::Set(du, 1U));
-  const auto rounded = hn::ShiftRight<16>(hn::Add(hn::Add(bits, hn::Set(du, 0x7FFFU)), odd));
-  const auto quiet = hn::Or(high, hn::Set(du, 0x40U));
+  const auto odd = hn::TestBit(bits, hn::Set(du, 0x10000U));
+  const auto rounded = hn::Add(bits, hn::IfThenElse(odd, hn::Set(du, 0x8000U), hn::Set(du, 0x7FFFU)));
+  const auto quiet = hn::Or(bits, hn::Set(du, 0x400000U));
   return hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(v)), quiet, rounded);
 }
 
@@ -115,11 +115,9 @@ HWY_INLINE void StoreElements(hn::Vec<D> v, D d, hn::TFromD<D>* HWY_RESTRICT p) 
     hn::StoreU(v, d, p);
   }
 }
-template <bool kStream, class D, class V>
-HWY_INLINE void StoreBits(V bits, D, std::uint16_t* HWY_RESTRICT p) {
-  const hn::Rebind<std::uint16_t, D> d16;
-  const auto halves = hn::DemoteTo(d16, hn::BitCast(hn::RebindToSigned<D>(), bits));
-  if constexpr (kStream && hn::MaxLanes(d16) * sizeof(std::uint16_t) >= 16) {
+template <bool kStream, class D16, class V>
+HWY_INLINE void StoreHalves(V halves, D16 d16, std::uint16_t* HWY_RESTRICT p) {
+  if constexpr (kStream && hn::MaxLanes(D16()) * sizeof(std::uint16_t) >= 16) {
     hn::Stream(halves, d16, p);
   } else {
     hn::StoreU(halves, d16, p);
@@ -127,7 +125,18 @@ HWY_INLINE void StoreBits(V bits, D, std::uint16_t* HWY_RESTRICT p) {
 }
 template <bool kStream, class D>
 HWY_INLINE void StoreElements(hn::Vec<D> v, D d, bfloat16* HWY_RESTRICT p) {
-  StoreBits<kStream>(ToBFloat16(d, v), d, reinterpret_cast<std::uint16_t*>(p));
+  const auto bits = ToBFloat16(d, v);
+  auto* halves = reinterpret_cast<std::uint16_t*>(p);
+  if constexpr (hn::MaxLanes(D()) >= 4) {
+    const hn::Repartition<std::uint16_t, D> both;
+    const hn::Half<decltype(both)> d16;
+    const auto pairs = hn::BitCast(both, bits);
+    StoreHalves<kStream>(hn::LowerHalf(d16, hn::ConcatOdd(both, pairs, pairs)), d16, halves);
+  } else {
+    const hn::Rebind<std::uint16_t, D> d16;
+    StoreHalves<kStream>(hn::DemoteTo(d16, hn::BitCast(hn::RebindToSigned<D>(), hn::ShiftRight<16>(bits))), d16,
+                         halves);
+  }
 }
 template <bool kStream, class D>
 HWY_INLINE void StoreElements(hn::Vec<D> v, D d, float16* HWY_RESTRICT p) {
@@ -135,7 +144,9 @@ HWY_INLINE void StoreElements(hn::Vec<D> v, D d, float16* HWY_RESTRICT p) {
     const hn::Rebind<hwy::float16_t, D> d16;
     hn::StoreU(hn::DemoteTo(d16, v), d16, reinterpret_cast<hwy::float16_t*>(p));
   } else {
-    StoreBits<kStream>(ToFloat16(d, v), d, reinterpret_cast<std::uint16_t*>(p));
+    const hn::Rebind<std::uint16_t, D> d16;
+    const auto halves = hn::DemoteTo(d16, hn::BitCast(hn::RebindToSigned<D>(), ToFloat16(d, v)));
+    StoreHalves<kStream>(halves, d16, reinterpret_cast<std::uint16_t*>(p));
   }
 }
 

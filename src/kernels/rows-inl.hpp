@@ -137,7 +137,8 @@ HWY_INLINE void AddRow(const T* x, const T* residual, T* sum, std::size_t featur
   });
 }
 
-/// y of a row. next, the row that this one's place will be taken by, is fetched.
+/// y of a row. Where it goes around the caches, next, the row that will take this one's place, is fetched: memory would
+/// wait else for the statistics of these rows.
 template <bool kCentered, bool kGate, bool kStream, class T>
 HWY_INLINE void NormalizeRow(const RowForward<T>& n, const RowCoefficients<T>& k, const RowAffine<T>& affine,
                              const T* x, T* y, const T* next) {
@@ -145,7 +146,7 @@ HWY_INLINE void NormalizeRow(const RowForward<T>& n, const RowCoefficients<T>& k
   const RowNormalizer<kCentered, Tag<T>> normalize(d, k);
   const Activation activation = n.activation;
   ForEachRowVector(d, n.features, [&](std::size_t i, std::size_t count) EQUINORM_INLINE {
-    hwy::Prefetch(next + i);
+    if constexpr (kStream) hwy::Prefetch(next + i);
     const auto x_hat = normalize(LoadCount(d, x + i, count));
     auto z = hn::Add(hn::Mul(x_hat, LoadCount(d, affine.gamma.at(i), count)), LoadCount(d, affine.beta.at(i), count));
     if constexpr (kGate) z = Activate(d, activation, z);
@@ -163,63 +164,55 @@ void CarefulNormalizeRow(const RowForward<T>& n, const RowCoefficients<T>& k, co
   }
 }
 
-/// What NormalizeRows keeps of the rows that are under way: two at a time.
-template <class T>
-struct RowsUnderWay {
-  Parameter<T> shifts[2];
-  RowCoefficients<T> k[2];
-};
-
-/// First step: the sum with the residual, and what RowMoments takes differences from.
-template <bool kCentered, class T>
-HWY_INLINE void PrepareRow(const RowForward<T>& n, const Rows<const T>& s, std::size_t r, RowsUnderWay<T>& rows) {
-  if (n.residual.data != nullptr) AddRow(n.x.at(r), n.residual.at(r), n.sum.at(r), n.features);
-  if constexpr (kCentered) rows.shifts[r % 2] = RowShift(s.at(r), n.features);
-}
-
-/// Second step: the statistics.
-template <bool kCentered, class T>
-HWY_INLINE void MeasureRow(const RowForward<T>& n, const Rows<const T>& s, std::size_t r, RowsUnderWay<T>& rows) {
-  const double inverse_features = 1.0 / static_cast<double>(n.features);
-  RowMean found{0, 0};
-  if constexpr (kCentered) {
-    found = RowMoments(s.at(r), n.features, inverse_features, rows.shifts[r % 2]);
-    if (n.mean != nullptr) n.mean[r] = found.mean;
-  } else {
-    found.variance = RowMeanSquare(s.at(r), n.features, inverse_features);
-  }
-  if (n.variance != nullptr) n.variance[r] = found.variance;
-  rows.k[r % 2].Set(found.mean, found.variance, n.epsilon);
-}
-
-/// Rows beyond this size (bytes) go one by one: three at a time would not stay in the caches.
+/// Rows of forward that go together, and from which size (bytes) on they go one by one: more would not stay in the
+/// caches.
+inline constexpr std::size_t kGroupRows = 4;
 inline constexpr std::size_t kLongRow = 64 << 10;
 
-/// Third step: y. The row that is prepared next is fetched meanwhile.
-template <bool kCentered, class T>
-HWY_INLINE void WriteRow(const RowForward<T>& n, const Rows<const T>& s, std::size_t r, const RowsUnderWay<T>& rows,
-                         const T* next) {
-  const RowAffine<T> affine(n);
-  const RowCoefficients<T>& k = rows.k[r % 2];
-  if (k.careful) return CarefulNormalizeRow(n, k, affine, s.at(r), n.y.at(r));
-  WithBool(n.activation != Activation::none, [&](auto gate) HWY_ATTR {
-    WithBool(n.stream, [&](auto stream)
-                           HWY_ATTR { NormalizeRow<kCentered, gate, stream>(n, k, affine, s.at(r), n.y.at(r), next); });
-  });
-}
-
-/// Forward: the steps a row apart, since what each waits for (a sum over the lanes, a root, a quotient) comes about
-/// while the others work.
+/// Forward: each step for all rows of a group, since what it ends with (a sum over the lanes, a root, a quotient) comes
+/// about while it goes on with the other rows.
 template <bool kCentered, class T>
 void NormalizeRows(const RowForward<T>& norm, std::size_t begin, std::size_t end) {
   const RowForward<T> n = norm;
   const Rows<const T> s = n.residual.data != nullptr ? Rows<const T>{n.sum.data, n.sum.stride} : n.x;
-  const std::size_t lag = n.features * sizeof(T) > kLongRow ? 0 : 1;
-  RowsUnderWay<T> rows;
-  for (std::size_t step = begin; step < end + 2 * lag; ++step) {
-    if (step < end) PrepareRow<kCentered>(n, s, step, rows);
-    if (step >= begin + lag && step < end + lag) MeasureRow<kCentered>(n, s, step - lag, rows);
-    if (step >= begin + 2 * lag) WriteRow<kCentered>(n, s, step - 2 * lag, rows, n.x.at(step + 1));
+  const RowAffine<T> affine(n);
+  const std::size_t group = n.features * sizeof(T) > kLongRow ? 1 : kGroupRows;
+  const double inverse_features = 1.0 / static_cast<double>(n.features);
+  for (std::size_t first = begin; first < end; first += group) {
+    const std::size_t count = std::min(group, end - first);
+    Parameter<T> shifts[kGroupRows];  // what RowMoments takes differences from
+    RowMean found[kGroupRows];
+    RowCoefficients<T> k[kGroupRows];
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::size_t r = first + i;
+      if (n.residual.data != nullptr) AddRow(n.x.at(r), n.residual.at(r), n.sum.at(r), n.features);
+      if constexpr (kCentered) shifts[i] = RowShift(s.at(r), n.features);
+    }
+    for (std::size_t i = 0; i < count; ++i) {
+      const T* row = s.at(first + i);
+      if constexpr (kCentered) {
+        found[i] = RowMoments(row, n.features, inverse_features, shifts[i]);
+      } else {
+        found[i] = {0, RowMeanSquare(row, n.features, inverse_features)};
+      }
+    }
+    for (std::size_t i = 0; i < count; ++i) {
+      k[i].Set(found[i].mean, found[i].variance, n.epsilon);
+      if (n.mean != nullptr) n.mean[first + i] = found[i].mean;
+      if (n.variance != nullptr) n.variance[first + i] = found[i].variance;
+    }
+    WithBool(n.activation != Activation::none, [&](auto gate) HWY_ATTR {
+      WithBool(n.stream, [&](auto stream) HWY_ATTR {
+        for (std::size_t i = 0; i < count; ++i) {
+          const std::size_t r = first + i;
+          if (k[i].careful) {
+            CarefulNormalizeRow(n, k[i], affine, s.at(r), n.y.at(r));
+          } else {
+            NormalizeRow<kCentered, gate, stream>(n, k[i], affine, s.at(r), n.y.at(r), n.x.at(r + group));
+          }
+        }
+      });
+    });
   }
 }
 
@@ -248,17 +241,19 @@ struct RowGradient {
   hn::Vec<D> g, h;
 };
 
-/// The means of h and of h·x̂ over a row. The x of the row that comes `ahead` rows later is fetched.
+/// The means of h and of h·x̂ over a row. Memory is read along rows here, as it fetches ahead by itself; GradientBlock,
+/// which goes down columns, will find all in the caches, the lines of dx too if it writes them there.
 template <bool kCentered, bool kGate, class T>
-HWY_NOINLINE void SumRow(const RowBackward<T>& n, std::size_t r, std::size_t ahead, RowCoefficients<T>& k) {
+HWY_NOINLINE void SumRow(const RowBackward<T>& n, std::size_t r, RowCoefficients<T>& k) {
   using D = Tag<T>;
   constexpr D d;
   const RowAffine<T> affine(n);
   const RowNormalizer<kCentered, D> normalize(d, k);
-  const T *x = n.x.at(r), *dy = n.dy.at(r), *next = n.x.at(r + ahead);
+  const T *x = n.x.at(r), *dy = n.dy.at(r), *dx = n.dx.at(r);
+  const bool stream = n.stream;
   LanePairs<D> sums;
   const auto pair = [&](std::size_t i, std::size_t count) EQUINORM_INLINE {
-    PrefetchL2(next + i);
+    if (!stream) PrefetchL2(dx + i);
     const auto value = LoadCount(d, x + i, count);
     const RowGradient<kGate, D, T> gradient(d, n, dy + i, count, normalize(value),
                                             LoadCount(d, affine.gamma.at(i), count), affine.beta.at(i));
@@ -273,11 +268,11 @@ HWY_NOINLINE void SumRow(const RowBackward<T>& n, std::size_t r, std::size_t ahe
 }
 
 /// dx of `count` columns from `column` on, of the rows first … last − 1, whose coefficients are k[0] …, and their sums
-/// over these rows, which stay in registers. next goes through what is fetched meanwhile: as much, and in order.
+/// over these rows, which stay in registers.
 template <bool kCentered, bool kGate, std::size_t kVectors, class T>
 HWY_INLINE void GradientStrip(const RowBackward<T>& n, const RowAffine<T>& affine, const RowCoefficients<T>* k,
-                              std::size_t first, std::size_t last, const T*& next, std::size_t column,
-                              std::size_t count, double* dgamma, double* dbeta) {
+                              std::size_t first, std::size_t last, std::size_t column, std::size_t count,
+                              double* dgamma, double* dbeta) {
   using D = Tag<T>;
   using Wide = Widened<D>;
   using D64 = typename Wide::Wide;
@@ -307,29 +302,31 @@ HWY_INLINE void GradientStrip(const RowBackward<T>& n, const RowAffine<T>& affin
       sums.first[v][part] = LoadCount(d64, dbeta + at, lanes);
     });
   }
-  /// Writes dx of vector v in row r; gives what it adds to the sums: g and g·x̂.
-  const auto differentiate = [&](std::size_t r, std::size_t v) EQUINORM_INLINE {
-    const RowCoefficients<T>& row = k[r - first];
-    const RowNormalizer<kCentered, D> normalize(d, row);
-    const std::size_t i = v * kLanes, at = column + i, lanes = std::min(count, kLanes);
-    const T* dsum = dsums.at(r);
-    PrefetchL2(next + (r - first + 1) * count + i);
-    const auto x_hat = normalize(LoadCount(d, xs.data + r * xs.stride + at, lanes));
-    const RowGradient<kGate, D, T> gradient(d, n, dys.data + r * dys.stride + at, lanes, x_hat, gamma[v],
-                                            affine.beta.at(at));
-    auto value = kCentered ? hn::Sub(gradient.h, hn::Set(d, row.mean_h)) : gradient.h;
-    value = hn::Mul(hn::Sub(value, hn::Mul(x_hat, hn::Set(d, row.mean_hx))), normalize.inverse);
-    if (dsum != nullptr) value = hn::Add(value, LoadCount(d, dsum + at, lanes));
-    T* dx = dxs.data + r * dxs.stride + at;
-    if (stream) {
-      StoreCount<true>(value, d, dx, lanes);
-    } else {
-      StoreCount<false>(value, d, dx, lanes);
+  for (std::size_t begin = first; begin < last; begin += kTogether) {
+    Pairs<D, kVectors> pairs;
+    for (std::size_t r = begin; r < std::min(begin + kTogether, last); ++r) {
+      const RowCoefficients<T>& row = k[r - first];
+      const RowNormalizer<kCentered, D> normalize(d, row);
+      const auto mean_h = hn::Set(d, row.mean_h), mean_hx = hn::Set(d, row.mean_hx);
+      const T *x = xs.data + r * xs.stride + column, *dy = dys.data + r * dys.stride + column, *dsum = dsums.at(r);
+      T* dx = dxs.data + r * dxs.stride + column;
+      Unroll<kVectors>([&](auto v) EQUINORM_INLINE {
+        const std::size_t i = v * kLanes, lanes = std::min(count, kLanes);
+        const auto x_hat = normalize(LoadCount(d, x + i, lanes));
+        const RowGradient<kGate, D, T> gradient(d, n, dy + i, lanes, x_hat, gamma[v], affine.beta.at(column + i));
+        auto value = kCentered ? hn::Sub(gradient.h, mean_h) : gradient.h;
+        value = hn::Mul(hn::Sub(value, hn::Mul(x_hat, mean_hx)), normalize.inverse);
+        if (dsum != nullptr) value = hn::Add(value, LoadCount(d, dsum + column + i, lanes));
+        if (stream) {
+          StoreCount<true>(value, d, dx + i, lanes);
+        } else {
+          StoreCount<false>(value, d, dx + i, lanes);
+        }
+        pairs.Add(v, {gradient.g, hn::Mul(gradient.g, x_hat)});
+      });
     }
-    return Pair<D>{gradient.g, hn::Mul(gradient.g, x_hat)};
-  };
-  for (std::size_t r = first; r < last; r += kTogether) sums.Add(r, std::min(r + kTogether, last), differentiate);
-  next += (last - first) * count;
+    sums.Add(pairs.of);
+  }
   if (dgamma != nullptr) {
     each_part([&](auto v, auto part, std::size_t at, std::size_t lanes) EQUINORM_INLINE {
       StoreCount<false>(sums.second[v][part], d64, dgamma + at, lanes);
@@ -344,18 +341,16 @@ inline constexpr std::size_t kRowStrip = HWY_TARGET <= HWY_AVX3 ? 4 : 1;
 /// The rows first … last − 1, whose coefficients are k[0] …, none of them careful.
 template <bool kCentered, bool kGate, class T>
 HWY_NOINLINE void GradientBlock(const RowBackward<T>& n, const RowCoefficients<T>* k, std::size_t first,
-                                std::size_t last, std::size_t ahead, double* dgamma, double* dbeta) {
+                                std::size_t last, double* dgamma, double* dbeta) {
   constexpr std::size_t kLanes = hn::MaxLanes(Tag<T>());
   const RowAffine<T> affine(n);
-  const T* next = n.dy.at(first + ahead);
   std::size_t column = 0;
   for (; column + kRowStrip * kLanes <= n.features; column += kRowStrip * kLanes) {
-    GradientStrip<kCentered, kGate, kRowStrip>(n, affine, k, first, last, next, column, kRowStrip * kLanes, dgamma,
-                                               dbeta);
+    GradientStrip<kCentered, kGate, kRowStrip>(n, affine, k, first, last, column, kRowStrip * kLanes, dgamma, dbeta);
   }
   for (; column < n.features; column += kLanes) {
-    GradientStrip<kCentered, kGate, 1>(n, affine, k, first, last, next, column, std::min(n.features - column, kLanes),
-                                       dgamma, dbeta);
+    GradientStrip<kCentered, kGate, 1>(n, affine, k, first, last, column, std::min(n.features - column, kLanes), dgamma,
+                                       dbeta);
   }
 }
 
@@ -401,17 +396,17 @@ void GradientRows(const RowBackward<T>& norm, std::size_t begin, std::size_t end
         RowCoefficients<T>& row = k[r - first];
         row.Set(kCentered ? n.mean[r] : 0.0, n.variance[r], n.epsilon);
         careful = careful || row.careful;
-        if (!row.careful) SumRow<kCentered, gate>(n, r, block, row);
+        if (!row.careful) SumRow<kCentered, gate>(n, r, row);
       }
       if (!careful) {
-        GradientBlock<kCentered, gate>(n, k, first, last, block, dgamma, dbeta);
+        GradientBlock<kCentered, gate>(n, k, first, last, dgamma, dbeta);
         continue;
       }
       for (std::size_t r = first; r < last; ++r) {  // sums take in row by row as above: their bits are the same
         if (k[r - first].careful) {
           CarefulGradientRow<kCentered>(n, k[r - first], r, dgamma, dbeta);
         } else {
-          GradientBlock<kCentered, gate>(n, k + (r - first), r, r + 1, block, dgamma, dbeta);
+          GradientBlock<kCentered, gate>(n, k + (r - first), r, r + 1, dgamma, dbeta);
         }
       }
     }

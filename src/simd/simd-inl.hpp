@@ -112,6 +112,20 @@ struct Pair {
   hn::Vec<D> first, second;
 };
 
+/// Sums of up to kTogether pairs of kVectors vectors.
+template <class D, std::size_t kVectors>
+struct Pairs {
+  HWY_INLINE Pairs() {
+    for (auto& pair : of) pair.first = pair.second = hn::Zero(D());
+  }
+  HWY_INLINE void Add(std::size_t v, const Pair<D>& pair) {
+    of[v].first = hn::Add(of[v].first, pair.first);
+    of[v].second = hn::Add(of[v].second, pair.second);
+  }
+
+  Pair<D> of[kVectors];
+};
+
 /// Sums of pairs of kVectors vectors, in double: those of up to kTogether additions are widened at once.
 template <class D, std::size_t kVectors>
 class PairSums {
@@ -128,16 +142,15 @@ class PairSums {
   /// Adds value(i, v) for i = begin … end − 1, at most kTogether of them, and all v.
   template <class Value>
   HWY_INLINE void Add(std::size_t begin, std::size_t end, const Value& value) {
-    constexpr D d;
-    Pair<D> pairs[kVectors];
-    for (auto& pair : pairs) pair.first = pair.second = hn::Zero(d);
+    Pairs<D, kVectors> pairs;
     for (std::size_t i = begin; i < end; ++i) {
-      for (std::size_t v = 0; v < kVectors; ++v) {
-        const Pair<D> pair = value(i, v);
-        pairs[v].first = hn::Add(pairs[v].first, pair.first);
-        pairs[v].second = hn::Add(pairs[v].second, pair.second);
-      }
+      for (std::size_t v = 0; v < kVectors; ++v) pairs.Add(v, value(i, v));
     }
+    Add(pairs.of);
+  }
+
+  /// Adds what up to kTogether pairs came to.
+  HWY_INLINE void Add(const Pair<D> (&pairs)[kVectors]) {
     for (std::size_t v = 0; v < kVectors; ++v) {
       const Wide wide_first(pairs[v].first), wide_second(pairs[v].second);
       for (std::size_t part = 0; part < Wide::kParts; ++part) {

@@ -14,6 +14,7 @@
 #include "core/workspace.hpp"
 #include "equinorm/norm.hpp"
 #include "equinorm/tensor.hpp"
+#include "kernels/column_plan.hpp"
 #include "kernels/kernels.hpp"
 #include "ops/jvp/jvp.hpp"
 #include "parallel/parallel_for.hpp"
@@ -31,8 +32,6 @@ struct Matrix {
 
 /// Under this many elements a second thread costs more than it brings.
 inline constexpr std::size_t kSingleThreadElements = 64 << 10;
-/// From this size on (bytes) an output is written around the caches: it would push out what is still to be read.
-inline constexpr std::size_t kStreamBytes = 8 << 20;
 
 /// The rows whose parameter gradients are summed as one, by the shape alone: enough to make the sums small beside the
 /// rows, few enough to go round.
@@ -113,8 +112,7 @@ kernels::Rows<T> rows_of(const TensorView<T>& view, const Matrix& m) {
 
 template <class T>
 bool streams(const kernels::Rows<T>& out, const Matrix& m) {
-  return m.rows * m.features * sizeof(T) >= kStreamBytes && out.stride * sizeof(T) % 64 == 0 &&
-         reinterpret_cast<std::uintptr_t>(out.data) % 64 == 0;
+  return kernels::streams(m.rows * m.features, out.data, out.stride);
 }
 
 inline Workers workers_for(const Matrix& m, const Execution& execution) {

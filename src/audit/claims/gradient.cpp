@@ -12,7 +12,8 @@
 namespace equinorm::audit {
 namespace {
 
-constexpr std::uint64_t kGradientStream = 11, kDirectionStream = 12;
+constexpr std::uint64_t kGradientStream = 11, kDirectionStream = 12, kScaleDirectionStream = 13,
+                        kShiftDirectionStream = 14;
 
 // Central differences of fourth order with step h on a function of scale 1: h⁴ ≈ 1e-12 of truncation and 1e-16/h =
 // 1e-13 of rounding, both times a constant that grows with the derivatives. 1e-8 is far above that and far below any
@@ -23,6 +24,9 @@ constexpr double kDifferenceBound = 1e-8, kStep = 1e-3;
 constexpr double kKernelBound = 6;
 // Sums over m values of dx, each off by kKernelBound ulp at most: the mean error is below the same bound.
 constexpr double kSumBound = kKernelBound;
+// Both sides of the transpose are sums over the same terms, of which backward and the derivative in a direction may be
+// off by kKernelBound ulp each.
+constexpr double kTransposeBound = 2 * kKernelBound;
 
 struct Gradients {
   std::vector<float> dx, dgamma, dbeta;
@@ -160,9 +164,57 @@ double adjoint_error(const BatchNormOps& ops, const Input& input, const std::vec
   return std::abs(transposed - direct) / ulp_at(scale);
 }
 
+/// ⟨Jᵀu, (v, v_γ, v_β)⟩ − ⟨u, J·(v, v_γ, v_β)⟩, the program's backward against its own derivative in a direction, on
+/// any input: in ulp of what both sums are made of, every part taken as positive.
+double transpose_error(const BatchNormOps& ops, const Input& input, const std::vector<float>& u, std::uint64_t seed) {
+  const std::size_t count = input.x.size(), channels = input.channels();
+  const auto v = random_normal(count, seed, kDirectionStream);
+  const auto v_gamma = random_normal(channels, seed, kScaleDirectionStream),
+             v_beta = random_normal(channels, seed, kShiftDirectionStream);
+  const Gradients ours = run_backward(ops, input, u);
+  Forward forward = run_forward(ops, input);
+  std::vector<float> tangent(count);
+  throw_if_error(batch_norm_jvp<float>(
+      audit_options(), input.view(), {}, {{v.data(), input.shape, input.layout}, {}, {v_gamma.data(), v_beta.data()}},
+      input.affine(), {forward.mean.data(), forward.variance.data()}, {tangent.data(), input.shape, input.layout}));
+
+  const auto x = widen(input.x);
+  const auto exact =
+      reference::batch_norm_forward(x, input.shape, input.layout, {}, {}, {}, false, audit_options().epsilon);
+  const auto m = static_cast<double>(input.values());
+  double transposed = 0, direct = 0, terms = 0, size = 0;
+  for (std::size_t c = 0; c < channels; ++c) {
+    const double gamma = static_cast<double>(input.gamma[c]),
+                 root = std::sqrt(exact.variance[c] + audit_options().epsilon);
+    double absolute_v = 0, absolute_product = 0;
+    for (std::size_t i = 0; i < input.values(); ++i) {
+      const std::size_t at = input.at(c, i);
+      const double direction = static_cast<double>(v[at]), g = static_cast<double>(u[at]);
+      transposed += static_cast<double>(ours.dx[at]) * direction;
+      direct += g * static_cast<double>(tangent[at]);
+      absolute_v += std::abs(direction) / m;
+      absolute_product += std::abs(direction * exact.y[at]) / m;
+      size += std::abs(g) + std::abs(direction);
+    }
+    transposed += static_cast<double>(ours.dgamma[c]) * static_cast<double>(v_gamma[c]) +
+                  static_cast<double>(ours.dbeta[c]) * static_cast<double>(v_beta[c]);
+    for (std::size_t i = 0; i < input.values(); ++i) {
+      const std::size_t at = input.at(c, i);
+      const double normalized = std::abs(exact.y[at]);
+      terms += std::abs(static_cast<double>(u[at])) *
+               (std::abs(gamma) / root *
+                    (std::abs(static_cast<double>(v[at])) + absolute_v + normalized * absolute_product) +
+                normalized * std::abs(static_cast<double>(v_gamma[c])) + std::abs(static_cast<double>(v_beta[c])));
+    }
+  }
+  // Results that are denormal are exact to the smallest denormal alone.
+  return std::abs(transposed - direct) / std::max(ulp_at(terms), 0x1p-149 * size);
+}
+
 struct Trial {
   std::vector<std::string> names;
   std::vector<Errors> errors;
+  std::vector<double> transpose;
   double difference = 0, adjoint = 0;
 };
 
@@ -170,7 +222,9 @@ Trial measure_seed(const Context& context, std::uint64_t seed) {
   Trial trial;
   for (const Input& input : exact_inputs(context.digits.train, seed)) {
     trial.names.push_back(input.name);
-    trial.errors.push_back(kernel_errors(context.ops, input, random_normal(input.x.size(), seed, kGradientStream)));
+    const auto dy = random_normal(input.x.size(), seed, kGradientStream);
+    trial.errors.push_back(kernel_errors(context.ops, input, dy));
+    trial.transpose.push_back(transpose_error(context.ops, input, dy, seed));
   }
   for (const Layout layout : {Layout::channels_last, Layout::channels_first}) {
     const Shape shape = layout == Layout::channels_last ? Shape{24, 3} : Shape{2, 3, 3, 4};
@@ -186,7 +240,7 @@ Outcome measure(const Context& context) {
   context.progress.expect(static_cast<double>(context.seeds.size()));
   const auto trials = map_trials(context.seeds, context.workers, context.progress,
                                  [&](std::uint64_t seed) { return measure_seed(context, seed); });
-  std::vector<double> kernel, sum, product, difference, adjoint;
+  std::vector<double> kernel, sum, product, difference, adjoint, transpose;
   Samples by_input;
   for (const Trial& trial : trials) {
     for (std::size_t i = 0; i < trial.errors.size(); ++i) {
@@ -198,6 +252,8 @@ Outcome measure(const Context& context) {
       by_input.add("gradients", x, e.kernel);
       by_input.add("mean of dx", x, e.sum);
       by_input.add("mean of dx·x̂", x, e.product);
+      transpose.push_back(trial.transpose[i]);
+      by_input.add("transpose", x, trial.transpose[i]);
     }
     difference.push_back(trial.difference);
     adjoint.push_back(trial.adjoint);
@@ -212,8 +268,12 @@ Outcome measure(const Context& context) {
       at_most(Role::stated, "Σdx = 0 in each channel: what is left per element, in ulp", sum, kSumBound, "ulp"),
       at_most(Role::stated, "Σdx·x̂ = γ/√(σ²+ε)·dγ·ε/(σ²+ε), nearly 0: what is left per element, in ulp", product,
               kSumBound, "ulp"),
-      at_most(Role::stated, "⟨Jᵀu, v⟩ = ⟨u, Jv⟩: backward against a derivative along a direction, in ulp", adjoint,
-              kKernelBound, "ulp")};
+      at_most(Role::stated, "⟨Jᵀu, v⟩ = ⟨u, Jv⟩: backward against a difference quotient along a direction, in ulp",
+              adjoint, kKernelBound, "ulp"),
+      at_most(
+          Role::stated,
+          "The same of the program's own derivative in a direction of x, γ and β, on every input, in ulp of the terms",
+          transpose, kTransposeBound, "ulp")};
   outcome.charts = {{"Errors of the gradients by input", "input", "error, ulp of the terms", false, false,
                      trials[0].names, by_input.ranges(), kKernelBound}};
   return outcome;
@@ -233,10 +293,12 @@ constinit const Claim kGradient{
     .method =
         "The closed forms against fourth-order finite differences of the forward formula, both in double; the "
         "program's backward pass against the closed forms on real activations and hostile inputs; the two sums over "
-        "a channel that must vanish; the backward pass against a directional derivative.",
+        "a channel that must vanish; the backward pass against a difference quotient along a direction, and against "
+        "the "
+        "program's own derivative in a direction (JVP), of which it must be the transpose.",
     .rule =
         "Holds if the finite differences agree within 1e-8, and every error of the program is at most 6 ulp of the "
-        "terms that are summed. One counter-example refutes.",
+        "terms that are summed (12 ulp where two of its results are compared). One counter-example refutes.",
     .measure = &measure};
 
 }  // namespace equinorm::audit

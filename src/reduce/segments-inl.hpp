@@ -119,7 +119,7 @@ HWY_INLINE void AddPairs(D d, std::size_t length, const Value& value, const Last
   sums.Add(whole, whole + 1, [&](std::size_t group, std::size_t v) EQUINORM_INLINE {
     const std::size_t i = group * kSegmentLanes + v * kLanes, count = std::min(length - std::min(i, length), kLanes);
     if (count == kLanes) return value(i);
-    if (count == 0) return Pair<D>{hn::Zero(d), hn::Zero(d)};
+    if (count == 0) return Pair<D>();
     const Pair<D> pair = last(i, count);
     const auto mask = hn::FirstN(d, count);
     return Pair<D>{hn::IfThenElseZero(mask, pair.first), hn::IfThenElseZero(mask, pair.second)};

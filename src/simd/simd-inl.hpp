@@ -109,15 +109,16 @@ inline constexpr std::size_t kTogether = 8;
 /// Two values that are summed side by side.
 template <class D>
 struct Pair {
+  HWY_INLINE Pair() : first(hn::Zero(D())), second(hn::Zero(D())) {}
+  HWY_INLINE Pair(hn::Vec<D> first_, hn::Vec<D> second_) : first(first_), second(second_) {}
+
   hn::Vec<D> first, second;
 };
 
 /// Sums of up to kTogether pairs of kVectors vectors.
 template <class D, std::size_t kVectors>
 struct Pairs {
-  HWY_INLINE Pairs() {
-    for (auto& pair : of) pair.first = pair.second = hn::Zero(D());
-  }
+  HWY_INLINE Pairs() {}
   HWY_INLINE void Add(std::size_t v, const Pair<D>& pair) {
     of[v].first = hn::Add(of[v].first, pair.first);
     of[v].second = hn::Add(of[v].second, pair.second);

@@ -80,6 +80,15 @@ enum {
   EQUINORM_GELU = 4 /* exact, by erf */
 };
 
+/* A direction in which a norm is differentiated (*_jvp): the rates of change of forward's inputs. What is NULL does not
+ * change; NULL in place of all: nothing does. */
+typedef struct equinorm_tangents {
+  const equinorm_tensor* x;
+  const equinorm_tensor* residual; /* of layer and RMS norm none: x is the sum */
+  const void* gamma;
+  const void* beta;
+} equinorm_tangents;
+
 /* ---- How an operation runs --------------------------------------------------------------------------------------- */
 
 typedef void (*equinorm_task)(void* context, size_t index);
@@ -185,6 +194,16 @@ EQUINORM_API equinorm_status equinorm_batch_norm_backward(const equinorm_batch_n
                                                           const equinorm_tensor* dresidual, void* dgamma, void* dbeta,
                                                           const equinorm_execution* execution);
 
+/* The derivative of training forward in a direction, of which backward is the transpose. x, mean and variance are
+ * forward's; residual too, needed only where an activation stands over it. y_tangent receives the rate of change of y;
+ * it may be any of the tensors that are read. In double throughout: not as fast as the other passes. */
+EQUINORM_API equinorm_status equinorm_batch_norm_jvp(const equinorm_batch_norm_options* options,
+                                                     const equinorm_tensor* x, const equinorm_tensor* residual,
+                                                     const equinorm_tangents* tangents, const void* gamma,
+                                                     const void* beta, const double* mean, const double* variance,
+                                                     const equinorm_tensor* y_tangent,
+                                                     const equinorm_execution* execution);
+
 /* ---- Statistics that merge --------------------------------------------------------------------------------------- */
 
 /* Of each channel, the moments of `count` values: micro-batches, shards or a whole data set, taken in one by one in any
@@ -265,6 +284,14 @@ EQUINORM_API equinorm_status equinorm_group_norm_backward(const equinorm_group_n
                                                           const equinorm_tensor* dresidual, void* dgamma, void* dbeta,
                                                           const equinorm_execution* execution);
 
+/* The derivative in a direction, as batch norm's. */
+EQUINORM_API equinorm_status equinorm_group_norm_jvp(const equinorm_group_norm_options* options,
+                                                     const equinorm_tensor* x, const equinorm_tensor* residual,
+                                                     const equinorm_tangents* tangents, const void* gamma,
+                                                     const void* beta, const double* mean, const double* variance,
+                                                     const equinorm_tensor* y_tangent,
+                                                     const equinorm_execution* execution);
+
 /* ---- Instance norm ----------------------------------------------------------------------------------------------- */
 
 typedef struct equinorm_instance_norm_options {
@@ -297,6 +324,14 @@ EQUINORM_API equinorm_status equinorm_instance_norm_backward(const equinorm_inst
                                                              const double* variance, const equinorm_tensor* dx,
                                                              const equinorm_tensor* dresidual, void* dgamma,
                                                              void* dbeta, const equinorm_execution* execution);
+
+/* The derivative in a direction, as batch norm's. */
+EQUINORM_API equinorm_status equinorm_instance_norm_jvp(const equinorm_instance_norm_options* options,
+                                                        const equinorm_tensor* x, const equinorm_tensor* residual,
+                                                        const equinorm_tangents* tangents, const void* gamma,
+                                                        const void* beta, const double* mean, const double* variance,
+                                                        const equinorm_tensor* y_tangent,
+                                                        const equinorm_execution* execution);
 
 /* ---- Layer norm -------------------------------------------------------------------------------------------------- */
 
@@ -332,6 +367,13 @@ EQUINORM_API equinorm_status equinorm_layer_norm_backward(const equinorm_layer_n
                                                           const equinorm_tensor* dx, void* dgamma, void* dbeta,
                                                           const equinorm_execution* execution);
 
+/* The derivative of forward in a direction, as batch norm's; x is what was normalized, as for backward. */
+EQUINORM_API equinorm_status equinorm_layer_norm_jvp(const equinorm_layer_norm_options* options,
+                                                     const equinorm_tensor* x, const equinorm_tangents* tangents,
+                                                     const void* gamma, const void* beta, const double* mean,
+                                                     const double* variance, const equinorm_tensor* y_tangent,
+                                                     const equinorm_execution* execution);
+
 /* ---- RMS norm ---------------------------------------------------------------------------------------------------- */
 
 typedef struct equinorm_rms_norm_options {
@@ -362,6 +404,13 @@ EQUINORM_API equinorm_status equinorm_rms_norm_backward(const equinorm_rms_norm_
                                                         const void* gamma, const void* beta, const double* mean_square,
                                                         const equinorm_tensor* dsum, const equinorm_tensor* dx,
                                                         void* dgamma, void* dbeta, const equinorm_execution* execution);
+
+/* The derivative of forward in a direction, as layer norm's. */
+EQUINORM_API equinorm_status equinorm_rms_norm_jvp(const equinorm_rms_norm_options* options, const equinorm_tensor* x,
+                                                   const equinorm_tangents* tangents, const void* gamma,
+                                                   const void* beta, const double* mean_square,
+                                                   const equinorm_tensor* y_tangent,
+                                                   const equinorm_execution* execution);
 
 #ifdef __cplusplus
 }

@@ -415,6 +415,93 @@ static void test_layer_and_rms_norm(void) {
         EQUINORM_INVALID_ARGUMENT);
 }
 
+/* Backward is the transpose of the derivative in a direction, ⟨dy, J·v⟩ = ⟨Jᵀ·dy, v⟩: in double, up to the roundings of
+ * sums of a few hundred terms of size 1000. */
+static void test_derivatives_in_a_direction(void) {
+  enum { kN = 4, kPositions = 6, kC = 4, kAll = kN * kPositions * kC, kOperations = 5 };
+  double x[kAll], residual[kAll], dy[kAll], v[kAll], v_residual[kAll], y[kAll], sum[kAll], out[kAll], dx[kAll],
+      dresidual[kAll];
+  double gamma[kC], beta[kC], v_gamma[kC], v_beta[kC], dgamma[kC], dbeta[kC];
+  for (size_t i = 0; i < kAll; ++i) {
+    x[i] = (double)value(i);
+    residual[i] = (double)value(i + 300) - 10;
+    dy[i] = (double)value(5 * i + 1) - 10;
+    v[i] = (double)value(7 * i + 2) - 10;
+    v_residual[i] = (double)value(11 * i + 3) - 10;
+  }
+  for (size_t c = 0; c < kC; ++c) {
+    gamma[c] = (double)value(c) / 10;
+    beta[c] = (double)value(c + 9) / 10;
+    v_gamma[c] = (double)value(c + 5) - 10;
+    v_beta[c] = (double)value(c + 70) - 10;
+  }
+#define TENSOR(data) \
+  { data, EQUINORM_F64, EQUINORM_CHANNELS_LAST, 3, {kN, kPositions, kC}, 0 }
+  const equinorm_tensor tx = TENSOR(x), tr = TENSOR(residual), tdy = TENSOR(dy), tv = TENSOR(v),
+                        tvr = TENSOR(v_residual), ty = TENSOR(y), ts = TENSOR(sum), tout = TENSOR(out),
+                        tdx = TENSOR(dx), tdr = TENSOR(dresidual);
+#undef TENSOR
+  equinorm_batch_norm_options batch;
+  equinorm_batch_norm_options_init(&batch, sizeof batch);
+  equinorm_group_norm_options group;
+  equinorm_group_norm_options_init(&group, sizeof group);
+  equinorm_instance_norm_options instance;
+  equinorm_instance_norm_options_init(&instance, sizeof instance);
+  equinorm_layer_norm_options layer;
+  equinorm_layer_norm_options_init(&layer, sizeof layer);
+  equinorm_rms_norm_options rms;
+  equinorm_rms_norm_options_init(&rms, sizeof rms);
+  batch.activation = group.activation = instance.activation = layer.activation = rms.activation = EQUINORM_GELU;
+  group.groups = 2;
+  for (int operation = 0; operation < kOperations; ++operation) {
+    const int rows = operation >= 3; /* where x is the sum of x and the residual, and dx its gradient */
+    double mean[kN * kPositions], variance[kN * kPositions];
+    const equinorm_tangents of_images = {&tv, &tvr, v_gamma, v_beta}, of_rows = {&tv, NULL, v_gamma, v_beta};
+    memset(dresidual, 0, sizeof dresidual);
+    switch (operation) {
+#define IMAGES(name, ...)                                                                                        \
+  CHECK_OK(equinorm_##name##_norm_forward(&name, &tx, gamma, beta, &tr, &ty, mean, variance, __VA_ARGS__));      \
+  CHECK_OK(equinorm_##name##_norm_backward(&name, &tx, NULL, &tr, &tdy, gamma, beta, mean, variance, &tdx, &tdr, \
+                                           dgamma, dbeta, NULL));                                                \
+  CHECK_OK(equinorm_##name##_norm_jvp(&name, &tx, &tr, &of_images, gamma, beta, mean, variance, &tout, NULL));   \
+  break
+      case 0:
+        IMAGES(batch, NULL, NULL);
+      case 1:
+        IMAGES(group, NULL);
+      case 2:
+        IMAGES(instance, NULL);
+#undef IMAGES
+      case 3:
+        CHECK_OK(equinorm_layer_norm_forward(&layer, &tx, gamma, beta, &tr, &ts, &ty, mean, variance, NULL));
+        CHECK_OK(equinorm_layer_norm_backward(&layer, &ts, &tdy, gamma, beta, mean, variance, NULL, &tdx, dgamma, dbeta,
+                                              NULL));
+        CHECK_OK(equinorm_layer_norm_jvp(&layer, &ts, &of_rows, gamma, beta, mean, variance, &tout, NULL));
+        break;
+      default:
+        CHECK_OK(equinorm_rms_norm_forward(&rms, &tx, gamma, beta, &tr, &ts, &ty, variance, NULL));
+        CHECK_OK(equinorm_rms_norm_backward(&rms, &ts, &tdy, gamma, beta, variance, NULL, &tdx, dgamma, dbeta, NULL));
+        CHECK_OK(equinorm_rms_norm_jvp(&rms, &ts, &of_rows, gamma, beta, variance, &tout, NULL));
+    }
+    double direct = 0, transposed = 0;
+    for (size_t i = 0; i < kAll; ++i) {
+      direct += dy[i] * out[i];
+      transposed += dx[i] * v[i] + (rows ? 0 : dresidual[i] * v_residual[i]);
+    }
+    for (size_t c = 0; c < kC; ++c) transposed += dgamma[c] * v_gamma[c] + dbeta[c] * v_beta[c];
+    CHECK(fabs(direct) > 1); /* or nothing would be shown */
+    CHECK(fabs(direct - transposed) < 1e-9);
+
+    /* In no direction nothing changes. */
+    if (operation == 0) {
+      CHECK_OK(equinorm_batch_norm_jvp(&batch, &tx, &tr, NULL, gamma, beta, mean, variance, &tout, NULL));
+      for (size_t i = 0; i < kAll; ++i) CHECK(out[i] == 0);
+      CHECK(equinorm_batch_norm_jvp(&batch, &tx, &tr, NULL, gamma, beta, mean, variance, NULL, NULL) ==
+            EQUINORM_INVALID_ARGUMENT);
+    }
+  }
+}
+
 /* One of the ways to call it wrongly: a word that the message must have, and the status. */
 static void expect_refusal(equinorm_status status, equinorm_status want, const char* message, const char* word) {
   const int before = failures;
@@ -576,6 +663,7 @@ int main(void) {
   test_padding_is_not_seen();
   test_group_and_instance_norm();
   test_layer_and_rms_norm();
+  test_derivatives_in_a_direction();
   test_bad_arguments_are_named();
   test_structs_may_grow();
   test_simd_targets();

@@ -92,6 +92,10 @@ class Arguments {
   Affine<T> affine(const void* gamma, const void* beta) const {
     return {static_cast<const Parameter<T>*>(gamma), static_cast<const Parameter<T>*>(beta)};
   }
+  Tangents<T> tangents(const equinorm_tangents* t) const {
+    if (t == nullptr) return {};
+    return {in(t->x, "tangents.x"), in(t->residual, "tangents.residual"), affine(t->gamma, t->beta)};
+  }
   AffineGradients<T> gradients(void* gamma, void* beta) const {
     return {static_cast<Parameter<T>*>(gamma), static_cast<Parameter<T>*>(beta)};
   }

@@ -55,3 +55,16 @@ equinorm_status equinorm_instance_norm_backward(const equinorm_instance_norm_opt
     });
   });
 }
+
+equinorm_status equinorm_instance_norm_jvp(const equinorm_instance_norm_options* options, const equinorm_tensor* x,
+                                           const equinorm_tensor* residual, const equinorm_tangents* tangents,
+                                           const void* gamma, const void* beta, const double* mean,
+                                           const double* variance, const equinorm_tensor* y_tangent,
+                                           const equinorm_execution* execution) {
+  return run("instance_norm_jvp", execution, [&](const Execution& how) {
+    return with_type(x, [&]<class T>(const Arguments<T>& a) {
+      return instance_norm_jvp<T>(options_of(options), a.in(x, "x"), a.in(residual, "residual"), a.tangents(tangents),
+                                  a.affine(gamma, beta), read_only(mean, variance), a.out(y_tangent, "y_tangent"), how);
+    });
+  });
+}

@@ -54,3 +54,15 @@ equinorm_status equinorm_rms_norm_backward(const equinorm_rms_norm_options* opti
     });
   });
 }
+
+equinorm_status equinorm_rms_norm_jvp(const equinorm_rms_norm_options* options, const equinorm_tensor* x,
+                                      const equinorm_tangents* tangents, const void* gamma, const void* beta,
+                                      const double* mean_square, const equinorm_tensor* y_tangent,
+                                      const equinorm_execution* execution) {
+  return run("rms_norm_jvp", execution, [&](const Execution& how) {
+    return with_type(x, [&]<class T>(const Arguments<T>& a) {
+      return rms_norm_jvp<T>(options_of(options), a.in(x, "x"), a.tangents(tangents), a.affine(gamma, beta),
+                             mean_square, a.out(y_tangent, "y_tangent"), how);
+    });
+  });
+}

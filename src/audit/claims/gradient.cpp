@@ -184,8 +184,8 @@ double transpose_error(const BatchNormOps& ops, const Input& input, const std::v
   const auto m = static_cast<double>(input.values());
   double transposed = 0, direct = 0, terms = 0, size = 0;
   for (std::size_t c = 0; c < channels; ++c) {
-    const double gamma = static_cast<double>(input.gamma[c]),
-                 root = std::sqrt(exact.variance[c] + audit_options().epsilon);
+    const auto gamma = static_cast<double>(input.gamma[c]);
+    const double root = std::sqrt(exact.variance[c] + audit_options().epsilon);
     double absolute_v = 0, absolute_product = 0;
     for (std::size_t i = 0; i < input.values(); ++i) {
       const std::size_t at = input.at(c, i);

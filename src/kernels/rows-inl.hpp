@@ -265,6 +265,8 @@ HWY_NOINLINE void SumRow(const RowBackward<T>& n, std::size_t r, RowCoefficients
   const double sum = Total(sums.first), m = static_cast<double>(n.features);
   k.mean_h = static_cast<Parameter<T>>(sum / m);
   k.mean_hx = static_cast<Parameter<T>>((Total(sums.second) - sum * k.mean_rest() * k.inverse64) / m);
+  // Eight gradients that a float holds each may not fit together.
+  k.careful = !std::is_same_v<T, double> && !(std::isfinite(k.mean_h) && std::isfinite(k.mean_hx));
 }
 
 /// dx of `count` columns from `column` on, of the rows first … last − 1, whose coefficients are k[0] …, and their sums
@@ -395,14 +397,14 @@ void GradientRows(const RowBackward<T>& norm, std::size_t begin, std::size_t end
       for (std::size_t r = first; r < last; ++r) {
         RowCoefficients<T>& row = k[r - first];
         row.Set(kCentered ? n.mean[r] : 0.0, n.variance[r], n.epsilon);
-        careful = careful || row.careful;
         if (!row.careful) SumRow<kCentered, gate>(n, r, row);
+        careful = careful || row.careful;
       }
       if (!careful) {
         GradientBlock<kCentered, gate>(n, k, first, last, dgamma, dbeta);
         continue;
       }
-      for (std::size_t r = first; r < last; ++r) {  // sums take in row by row as above: their bits are the same
+      for (std::size_t r = first; r < last; ++r) {
         if (k[r - first].careful) {
           CarefulGradientRow<kCentered>(n, k[r - first], r, dgamma, dbeta);
         } else {

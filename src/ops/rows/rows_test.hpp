@@ -388,6 +388,26 @@ TYPED_TEST_P(RowNorm, AnOutlierCostsTheOthersNoDigits) {
   }
 }
 
+/// Gradients near the largest float: the sum of a row's overflows, its mean does not.
+TYPED_TEST_P(RowNorm, HugeGradientsDoNotOverflowOnTheirWay) {
+  EQUINORM_ROW_TYPES;
+  C call({5, 700, ""}, cases::values()[0]);
+  const auto largest = static_cast<double>(std::min(kLargest<T>, Real{3e38L}));
+  for (std::size_t i = 0; i < call.dy.size(); ++i) {
+    call.gamma[i % call.features] = static_cast<Parameter<T>>(1);
+    call.dy[i] = to_element<T>(largest * (0.1 + 0.1 * static_cast<double>(i % 7) / 7));
+  }
+  ASSERT_TRUE(call.forward().ok());
+  ASSERT_TRUE(call.backward().ok());
+  const Expected want = call.expected();
+  const Real scale = 1 / std::sqrt(want.variance[0]) * static_cast<Real>(largest);
+  for (std::size_t i = 0; i < call.dx.size(); ++i) {
+    // 12 roundings of parts, of which none is larger than 4 times the largest gradient; one of T.
+    const Real bound = scale * (48 * kUnit<Parameter<T>> + 4 * kUnit<T>);
+    ASSERT_LE(std::abs(static_cast<Real>(to_double(call.dx[i])) - want.dx[i]), bound) << "element " << i;
+  }
+}
+
 /// Tensors at any address, with gaps between their rows: the same bits, and what lies between is left alone.
 TYPED_TEST_P(RowNorm, NeitherReadsNorWritesBeyondItsRows) {
   EQUINORM_ROW_TYPES;
@@ -627,8 +647,8 @@ TYPED_TEST_P(RowNorm, BadArgumentsAreNamedAndNothingIsWritten) {
 REGISTER_TYPED_TEST_SUITE_P(RowNorm, MatchesTheReferenceOnEveryShapeAndValue,
                             GivesTheSameBitsOnEveryTargetAndNumberOfThreads, OfARowDoesNotDependOnItsNeighbours,
                             OfAPoisonedRowIsNanAndOfOthersIsNot, AnOutlierCostsTheOthersNoDigits,
-                            NeitherReadsNorWritesBeyondItsRows, InPlaceGivesTheSameBits,
-                            RunsOnTheCallersThreadsAndWorkspace, TakesAnyLastAxesForARow,
+                            HugeGradientsDoNotOverflowOnTheirWay, NeitherReadsNorWritesBeyondItsRows,
+                            InPlaceGivesTheSameBits, RunsOnTheCallersThreadsAndWorkspace, TakesAnyLastAxesForARow,
                             OfNoRowsIsNothingAndItsGradientsAreZero, GradientsAgreeWithFiniteDifferences,
                             BadArgumentsAreNamedAndNothingIsWritten);
 

@@ -90,6 +90,10 @@ class BatchMoments(Sized):
                 ("mean", ctypes.c_void_p), ("m2", ctypes.c_void_p)]
 
 
+class Tangents(ctypes.Structure):
+    _fields_ = [("x", ctypes.c_void_p), ("residual", ctypes.c_void_p), ("gamma", ctypes.c_void_p), ("beta", ctypes.c_void_p)]
+
+
 def pointer(array):
     """The data of a torch tensor that is a plain array to C, or NULL."""
     return None if array is None else ctypes.c_void_p(array.data_ptr())
@@ -221,6 +225,30 @@ class Padding:
         return room.index_put((self.rows,), values).movedim(2, 1).reshape(self.shape)
 
 
+# ---- Derivatives in a direction -------------------------------------------------------------------------------------
+
+
+def check_direction(what, operation, options, forward, leaves, statistics, view, padding):
+    """The rate of change of y in a random direction of all that is given, against torch's. `forward` takes `leaves` by name; a
+    norm of rows has no residual behind it. In double alone: rounded coarser, z may lie on the other side of relu's 0."""
+    tensors = {name: leaf.detach() for name, leaf in leaves.items() if leaf is not None}
+    rates = {name: normal(tensor.shape, torch.float64) for name, tensor in tensors.items()}
+    for name in {"x", "residual"} & rates.keys():
+        rates[name] = rates[name].masked_fill(~padding.everywhere, 0)
+    # torch 1.13 does not differentiate twice with β without γ.
+    ones = {"gamma": torch.ones_like(tensors["beta"])} if "beta" in tensors and "gamma" not in tensors else {}
+    want = torch.autograd.functional.jvp(lambda *values: forward(**dict(zip(tensors, values)), **ones),
+                                         tuple(tensors.values()), tuple(rates.values()))[1]
+    x, residual, x_rate, residual_rate = (view.give(padding.spoilt(given.get(name)))
+                                          for given in (tensors, rates) for name in ("x", "residual"))
+    tangents = Tangents(ctypes.addressof(x_rate), None if residual_rate is None else ctypes.addressof(residual_rate),
+                        *(pointer(rates.get(name)) for name in ("gamma", "beta")))
+    y_rate = view.room(tensors["x"])
+    call(f"{operation}_jvp", options, x, *(() if operation in ROWS else (residual,)), tangents, tensors.get("gamma"),
+         tensors.get("beta"), *statistics, y_rate)
+    same(f"{what}: derivative in a direction", view.take(y_rate), want, torch.float64, 32)
+
+
 # ---- Batch norm -----------------------------------------------------------------------------------------------------
 
 IMAGES = [(4, 9, 5, 6), (40, 6), (7, 5, 11), (3, 4, 3, 4, 5), (64, 3, 31, 17)]
@@ -238,10 +266,13 @@ def check_batch_norm(dtype, layout, shape, affine, epsilon, activation, residual
     gamma, beta = affine_of(affine, channels, dtype)
 
     leaves = {"x": exact(x), "gamma": exact(gamma), "beta": exact(beta), "residual": exact(added)}
-    values = padding.values(leaves["x"]) if lengths else leaves["x"]
-    z = F.batch_norm(values, None, None, leaves["gamma"], leaves["beta"], True, 0.0, epsilon)
-    z = padding.tensor(z) if lengths else z
-    want = function(z + leaves["residual"] if residual else z)
+
+    def forward(x, gamma=None, beta=None, residual=None):
+        z = F.batch_norm(padding.values(x) if lengths else x, None, None, gamma, beta, True, 0.0, epsilon)
+        z = padding.tensor(z) if lengths else z
+        return function(z if residual is None else z + residual)
+
+    want = forward(**leaves)
     want.backward(dy.double())
 
     given, y, dx = view.give(padding.spoilt(x)), view.room(x), view.room(x)
@@ -265,6 +296,8 @@ def check_batch_norm(dtype, layout, shape, affine, epsilon, activation, residual
         same(f"{what}: dbeta", dbeta, leaves["beta"].grad, parameters, 256)
     if residual:
         same(f"{what}: dresidual", view.take(dresidual), leaves["residual"].grad, dtype)
+    if dtype == torch.float64:
+        check_direction(what, "batch_norm", options, forward, leaves, (mean, variance), view, padding)
 
 
 def check_running_statistics(dtype, layout, momentum, affine):
@@ -365,16 +398,19 @@ def check_groups(operation, options, torchs, statistics, dtype, layout, shape, a
     gamma, beta = affine_of(affine, channels, dtype)
 
     leaves = {"x": exact(x), "gamma": exact(gamma), "beta": exact(beta), "residual": exact(added)}
-    # torch 1.13's group norm has no backward for β without γ.
-    ones = torch.ones(channels, dtype=torch.float64) if affine == "beta" else None
-    parameters_of_torch = leaves["gamma"] if ones is None else ones, leaves["beta"]
-    if lengths:
-        z = torch.cat([F.pad(torchs(sample, *parameters_of_torch) if sample.numel() else sample,
-                             (0, padding.positions - sample.shape[2])) for sample in padding.samples(leaves["x"])])
-        z = z.reshape(shape)
-    else:
-        z = torchs(leaves["x"], *parameters_of_torch)
-    want = function(z + leaves["residual"] if residual else z)
+
+    def forward(x, gamma=None, beta=None, residual=None):
+        # torch 1.13's group norm has no backward for β without γ.
+        if affine == "beta":
+            gamma = torch.ones(channels, dtype=torch.float64)
+        if lengths:
+            z = torch.cat([F.pad(torchs(sample, gamma, beta) if sample.numel() else sample,
+                                 (0, padding.positions - sample.shape[2])) for sample in padding.samples(x)]).reshape(shape)
+        else:
+            z = torchs(x, gamma, beta)
+        return function(z if residual is None else z + residual)
+
+    want = forward(**leaves)
     want.backward(dy.double())
 
     given, y, dx = view.give(padding.spoilt(x)), view.room(x), view.room(x)
@@ -401,6 +437,8 @@ def check_groups(operation, options, torchs, statistics, dtype, layout, shape, a
         same(f"{what}: dbeta", dbeta, leaves["beta"].grad, parameters, 256)
     if residual:
         same(f"{what}: dresidual", view.take(dresidual), leaves["residual"].grad, dtype)
+    if dtype == torch.float64:
+        check_direction(what, operation, options, forward, leaves, (mean, variance), view, padding)
 
 
 def check_group_norm(dtype, layout, shape, groups, affine, epsilon, activation, residual, lengths=None):
@@ -442,8 +480,12 @@ def check_rows(operation, options_type, torchs, dtype, shape, axes, affine, epsi
 
     # What is normalized, x + residual, is rounded to the type first. Its gradient also has a part from elsewhere.
     total = x + added if residual else x
-    leaves = {"total": exact(total), "gamma": exact(gamma), "beta": exact(beta)}
-    want = function(torchs(leaves["total"], features, leaves["gamma"], leaves["beta"], epsilon))
+    leaves = {"x": exact(total), "gamma": exact(gamma), "beta": exact(beta)}
+
+    def forward(x, gamma=None, beta=None):
+        return function(torchs(x, features, gamma, beta, epsilon))
+
+    want = forward(**leaves)
     want.backward(dy.double())
     elsewhere = normal(shape, dtype) if residual else None
 
@@ -464,12 +506,14 @@ def check_rows(operation, options_type, torchs, dtype, shape, axes, affine, epsi
     dgamma, dbeta = torch.empty(features, dtype=parameters), torch.empty(features, dtype=parameters)
     call(f"{operation}_backward", options, view.give(total), view.give(dy), gamma, beta, *statistics, view.give(elsewhere), dx,
          dgamma, dbeta)
-    dtotal = leaves["total"].grad + elsewhere.double() if residual else leaves["total"].grad
+    dtotal = leaves["x"].grad + elsewhere.double() if residual else leaves["x"].grad
     same(f"{what}: dx", view.take(dx), dtotal, dtype, 32)
     if gamma is not None:
         same(f"{what}: dgamma", dgamma, leaves["gamma"].grad, parameters, 256)
     if beta is not None:
         same(f"{what}: dbeta", dbeta, leaves["beta"].grad, parameters, 256)
+    if dtype == torch.float64:
+        check_direction(what, operation, options, forward, leaves, statistics, view, Padding(shape, None))
 
 
 MATRICES = [((33, 50), 1, 57), ((40, 7), 1, 0), ((5, 9, 64), 1, 0), ((3, 4, 5, 6), 2, 0), ((2, 3, 4, 3, 5), 3, 0),

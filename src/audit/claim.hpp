@@ -22,6 +22,7 @@ struct BatchNormOps {
   decltype(&batch_norm_forward<float>) forward = &batch_norm_forward<float>;
   decltype(&batch_norm_inference<float>) inference = &batch_norm_inference<float>;
   decltype(&batch_norm_backward<float>) backward = &batch_norm_backward<float>;
+  decltype(&batch_norm_jvp<float>) jvp = &batch_norm_jvp<float>;
 };
 
 /// Those that look at one sample at a time. Instance norm is group norm with a group for every channel.

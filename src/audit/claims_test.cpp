@@ -137,6 +137,21 @@ Status backward_without_last_term(const BatchNormOptions& options, TensorView<co
   return status;
 }
 
+/// A derivative in a direction that takes the statistics for constants.
+Status jvp_of_inference(const BatchNormOptions& options, TensorView<const float> x, TensorView<const float>,
+                        const Tangents<float>& tangents, const Affine<float>& affine, const Statistics& statistics,
+                        TensorView<float> y_tangent, const Execution&) {
+  for (std::size_t i = 0; i < x.shape.elements(); ++i) {
+    const std::size_t c = channel_of(i, x.shape, x.layout);
+    const double root = std::sqrt(statistics.variance[c] + options.epsilon);
+    const double normalized = (static_cast<double>(x.data[i]) - statistics.mean[c]) / root;
+    const double slope = static_cast<double>(affine.gamma[c]) / root * static_cast<double>(tangents.x.data[i]);
+    y_tangent.data[i] = static_cast<float>(slope + static_cast<double>(tangents.affine.gamma[c]) * normalized +
+                                           static_cast<double>(tangents.affine.beta[c]));
+  }
+  return {};
+}
+
 /// The momentum of the other convention: the running statistics keep 0.1 and take 0.9.
 Status forward_with_swapped_momentum(const BatchNormOptions& options, TensorView<const float> x,
                                      const Affine<float>& affine, TensorView<const float> residual, TensorView<float> y,
@@ -168,6 +183,7 @@ TEST(ExactClaims, AreRefutedByWrongOperations) {
            Row{"forward", "variance as E[x²] − E[x]² in float", {.forward = &forward_with<kCancellingVariance>}},
            Row{"identity", "ε outside the root", {.forward = &forward_with<kEpsilonOutsideRoot>}},
            Row{"gradient", "last term of dx left out", {.backward = &backward_without_last_term}},
+           Row{"gradient", "derivative in a direction of frozen statistics", {.jvp = &jvp_of_inference}},
            Row{"running", "momentum of the other convention", {.forward = &forward_with_swapped_momentum}},
            Row{"inference", "statistics of the batch", {.inference = &inference_by_batch}},
            Row{"moments", "normalized by the unbiased variance", {.forward = &forward_with<kUnbiasedVariance>}},

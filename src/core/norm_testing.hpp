@@ -17,6 +17,7 @@
 #include "core/elements.hpp"
 #include "core/fingerprint.hpp"
 #include "core/philox.hpp"
+#include "equinorm/execution.hpp"
 #include "equinorm/norm.hpp"
 #include "equinorm/status.hpp"
 #include "equinorm/tensor.hpp"
@@ -141,6 +142,30 @@ struct Tensors {
   std::vector<T> x, residual, dy, y, dx, dresidual;
   std::vector<P> gamma, beta, dgamma, dbeta;
   std::vector<double> mean, variance;
+};
+
+/// A call of a norm with a residual behind it; Call gives it options, forward(execution), and backward_to(dx,
+/// dresidual, execution), which takes y and residual from here.
+template <class Call, class T>
+struct CallOverResidual : Tensors<T> {
+  using Tensors<T>::Tensors;
+
+  Status backward(const Execution& execution = {}) {
+    return static_cast<Call*>(this)->backward_to(this->dx, this->dresidual, execution);
+  }
+  Status run(const Execution& execution = {}) {
+    const Status status = static_cast<Call*>(this)->forward(execution);
+    return status.ok() ? backward(execution) : status;
+  }
+  TensorView<const T> added() const { return this->given(this->residual, add); }
+  TensorView<const T> y_for_backward() const { return this->given(this->y, add && gives_y); }
+  TensorView<const T> residual_for_backward() const { return this->given(this->residual, add && gives_residual); }
+  TensorView<T> wanted(std::vector<T>& for_dresidual) const {
+    return this->view(add && wants_dresidual ? for_dresidual.data() : nullptr);
+  }
+
+  bool add = false;                                                    ///< a residual
+  bool gives_y = true, gives_residual = true, wants_dresidual = true;  ///< backward's, if there is one
 };
 
 inline constexpr Activation kActivations[] = {Activation::none, Activation::relu, Activation::leaky_relu,

@@ -15,32 +15,25 @@
 namespace equinorm::testing_tools {
 
 template <class T>
-struct Call : Tensors<T> {
+struct Call : CallOverResidual<Call<T>, T> {
   using Tensors<T>::in, Tensors<T>::view;
 
   Call(const Shape& of_shape, Layout of_layout, double mean_of_x, double sigma_of_x = 1)
-      : Tensors<T>(of_shape, of_layout, of_shape[of_layout == Layout::channels_last ? of_shape.rank() - 1 : 1],
-                   mean_of_x, sigma_of_x, 11) {}
+      : CallOverResidual<Call<T>, T>(of_shape, of_layout,
+                                     of_shape[of_layout == Layout::channels_last ? of_shape.rank() - 1 : 1], mean_of_x,
+                                     sigma_of_x, 11) {}
 
   Status forward(const Execution& execution = {}) {
-    return batch_norm_forward<T>(options, in(this->x), this->affine(), this->given(this->residual, add),
-                                 view(this->y.data()), this->statistics(), nullptr, execution);
+    return batch_norm_forward<T>(options, in(this->x), this->affine(), this->added(), view(this->y.data()),
+                                 this->statistics(), nullptr, execution);
   }
   Status backward_to(std::vector<T>& for_dx, std::vector<T>& for_dresidual, const Execution& execution = {}) {
-    return batch_norm_backward<T>(
-        options, in(this->x), this->given(this->y, add && gives_y), this->given(this->residual, add && gives_residual),
-        in(this->dy), this->affine(), this->statistics(), view(for_dx.data()),
-        view(add && wants_dresidual ? for_dresidual.data() : nullptr), this->gradients(), execution);
-  }
-  Status backward(const Execution& execution = {}) { return backward_to(this->dx, this->dresidual, execution); }
-  Status run(const Execution& execution = {}) {
-    const Status status = forward(execution);
-    return status.ok() ? backward(execution) : status;
+    return batch_norm_backward<T>(options, in(this->x), this->y_for_backward(), this->residual_for_backward(),
+                                  in(this->dy), this->affine(), this->statistics(), view(for_dx.data()),
+                                  this->wanted(for_dresidual), this->gradients(), execution);
   }
 
   BatchNormOptions options{};
-  bool add = false;                                                    ///< a residual
-  bool gives_y = true, gives_residual = true, wants_dresidual = true;  ///< backward's, if there is one
 };
 
 /// The bounds of batch_norm_test.cpp, in roundings of the type of computing, and one of T. An activation adds 8 of its

@@ -25,28 +25,22 @@ struct Values {
 inline const Values kNormal{"normal", 0, 1, "what nets see"};
 
 template <class T>
-struct Call : Tensors<T> {
+struct Call : CallOverResidual<Call<T>, T> {
   using Tensors<T>::in, Tensors<T>::view, Tensors<T>::x, Tensors<T>::y;
 
   Call(const cases::GroupCase& c, const Values& v, std::uint64_t seed = 3)
-      : Tensors<T>(c.shape, c.layout, c.shape[0] * c.groups, v.mean, v.sigma, seed) {
+      : CallOverResidual<Call<T>, T>(c.shape, c.layout, c.shape[0] * c.groups, v.mean, v.sigma, seed) {
     options.groups = c.groups;
   }
 
   Status forward(const Execution& execution = {}) {
-    return group_norm_forward<T>(options, in(x), this->affine(), this->given(this->residual, add), view(y.data()),
-                                 this->statistics(), execution);
+    return group_norm_forward<T>(options, in(x), this->affine(), this->added(), view(y.data()), this->statistics(),
+                                 execution);
   }
   Status backward_to(std::vector<T>& for_dx, std::vector<T>& for_dresidual, const Execution& execution = {}) {
-    return group_norm_backward<T>(
-        options, in(x), this->given(y, add && gives_y), this->given(this->residual, add && gives_residual),
-        in(this->dy), this->affine(), this->statistics(), view(for_dx.data()),
-        view(add && wants_dresidual ? for_dresidual.data() : nullptr), this->gradients(), execution);
-  }
-  Status backward(const Execution& execution = {}) { return backward_to(this->dx, this->dresidual, execution); }
-  Status run(const Execution& execution = {}) {
-    const Status status = forward(execution);
-    return status.ok() ? backward(execution) : status;
+    return group_norm_backward<T>(options, in(x), this->y_for_backward(), this->residual_for_backward(), in(this->dy),
+                                  this->affine(), this->statistics(), view(for_dx.data()), this->wanted(for_dresidual),
+                                  this->gradients(), execution);
   }
   std::size_t sample_of(std::size_t i) const { return i / (x.size() / this->shape[0]); }
   std::size_t group_of(std::size_t i) const {
@@ -66,8 +60,6 @@ struct Call : Tensors<T> {
   }
 
   GroupNormOptions options{};
-  bool add = false;                                                    ///< a residual
-  bool gives_y = true, gives_residual = true, wants_dresidual = true;  ///< backward's, if there is one
 };
 
 /// Checks outputs against the reference. Bounds as in batch norm's tests, in roundings of the type of computing, and

@@ -1,4 +1,4 @@
-// Reductions over the columns of a matrix [rows, columns], in double: moments, and the two sums of a
+// Reductions over the columns of a matrix [rows, columns], by PairSums, into doubles: moments, and the two sums of a
 // normalization's backward pass. Pure functions of one block of rows; the callers fix the blocks from the shape alone
 // and take their results in index order.
 #if defined(EQUINORM_COLUMNS_INL_HPP) == defined(HWY_TARGET_TOGGLE)

@@ -1,4 +1,4 @@
-// Reductions over single rows, in double, by the fixed lanes of segments-inl.hpp: moments, the mean square, and the
+// Reductions over single rows, into doubles, by the fixed lanes of segments-inl.hpp: moments, the mean square, and the
 // sums of a row norm's backward pass. A row's results depend on nothing but the row.
 #if defined(EQUINORM_ROWS_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef EQUINORM_ROWS_INL_HPP

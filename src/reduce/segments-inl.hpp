@@ -1,5 +1,5 @@
-// Reductions over segments of contiguous values, in double: the rows of a matrix, or the planes of a channel. A value
-// belongs to one of 32 fixed lanes by its place in its segment; the lanes are combined in a fixed order.
+// Reductions over segments of contiguous values, into doubles: the rows of a matrix, or the planes of a channel. A
+// value belongs to one of 32 fixed lanes by its place in its segment; the lanes are combined in a fixed order.
 #if defined(EQUINORM_SEGMENTS_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef EQUINORM_SEGMENTS_INL_HPP
 #undef EQUINORM_SEGMENTS_INL_HPP

@@ -104,9 +104,9 @@ EQUINORM_API Status batch_norm_inference(const BatchNormOptions& options, Tensor
                                          std::type_identity_t<TensorView<const T>> residual,
                                          std::type_identity_t<TensorView<T>> y, const Execution& execution = {});
 
-/// Backward of training forward. x and statistics are forward's. Where an activation stood over a residual, its slope is
-/// found by forward's `y` (relu and leaky_relu alone: z's sign is y's) or its `residual` (z is computed again, to the
-/// same bits); if both would do, y is read. Without either, z is computed as of a forward without a residual; only
+/// Backward of training forward. x and statistics are forward's. Where an activation stood over a residual, its slope
+/// is found by forward's `y` (relu and leaky_relu alone: z's sign is y's) or its `residual` (z is computed again, to
+/// the same bits); if both would do, y is read. Without either, z is computed as of a forward without a residual; only
 /// where dresidual is wanted, or y is given with silu or gelu, is it known to be missing, and an error. dresidual
 /// (absent: not wanted) receives the gradient of the residual, g. gradients: [channels] each. dx may be dy, x or
 /// residual; dresidual may be dy or residual if dx is not.

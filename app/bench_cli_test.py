@@ -96,6 +96,7 @@ def check_refusals(directory):
         (["batch_norm", "--layout", "hwcn"], ["--layout", "hwcn", "nhwc"]),
         (["batch_norm", "--pass", "forward"], ["--pass", "forward", "backward"]),
         (["batch_norm", "--type", "int8"], ["--type", "int8", "bf16"]),
+        (["batch_norm", "--relu", "--activation", "silu"], ["--relu", "--activation"]),
         (["batch_norm", "--activation", "tanh"], ["--activation", "tanh", "gelu"]),
         (["batch_norm", "--threads", "0"], ["--threads", "0"]),
         (["batch_norm", "--seconds", "-1"], ["--seconds", "-1"]),

@@ -130,11 +130,13 @@ void add_bench_ops(CLI::App& bench_command) {
     command->add_option("--layout", options->layout)->check(one_of(bench::kLayouts))->capture_default_str();
     command->add_option("--pass", options->pass)->check(one_of(bench::kPasses))->capture_default_str();
     command->add_option("--type", options->type)->check(one_of(bench::kTypes))->capture_default_str();
-    command->add_option("--activation", options->activation, "Fused behind the norm")
-        ->check(one_of(bench::kActivations))
-        ->capture_default_str();
-    command->add_flag_callback(
-        "--relu", [options] { options->activation = "relu"; }, "The same as --activation relu");
+    CLI::Option* activation = command->add_option("--activation", options->activation, "Fused behind the norm")
+                                  ->check(one_of(bench::kActivations))
+                                  ->capture_default_str();
+    command
+        ->add_flag_callback(
+            "--relu", [options] { options->activation = "relu"; }, "The same as --activation relu")
+        ->excludes(activation);
     command->add_flag("--add", options->problem.add,
                       by_rows ? "Fuse a residual add before the norm" : "Fuse a residual add before the activation");
     if (row.op == Op::group_norm) command->add_option("--groups", options->problem.groups)->capture_default_str();

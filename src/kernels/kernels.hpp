@@ -42,10 +42,11 @@ struct Forward {
   const T* residual;  ///< or nullptr
   T* y;
   Activation activation;
-  bool stream;  ///< write around the caches; y and stride are multiples of 64 bytes
+  bool stream;            ///< write around the caches; y and stride are multiples of 64 bytes
+  std::size_t ahead = 0;  ///< of planes, if stream: how many elements behind these are those to be fetched meanwhile
 
   Forward at(std::size_t i) const {
-    return {x + i, residual == nullptr ? nullptr : residual + i, y + i, activation, stream};
+    return {x + i, residual == nullptr ? nullptr : residual + i, y + i, activation, stream, ahead};
   }
 };
 
@@ -66,10 +67,11 @@ struct Backward {
   T* dresidual;  ///< g; or nullptr
   Activation activation;
   bool stream;
+  std::size_t ahead = 0;  ///< as of Forward
 
   Backward at(std::size_t i) const {
     const auto move = [i](auto* p) { return p == nullptr ? nullptr : p + i; };
-    return {x + i, move(y), move(residual), dy + i, dx + i, move(dresidual), activation, stream};
+    return {x + i, move(y), move(residual), dy + i, dx + i, move(dresidual), activation, stream, ahead};
   }
 };
 

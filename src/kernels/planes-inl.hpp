@@ -22,6 +22,7 @@ HWY_INLINE void ForEachVector(D d, std::size_t begin, std::size_t length, const 
   if (i < length) body(begin + i, length - i);
 }
 
+/// Where y goes around the caches, memory would wait else for the statistics of these planes: the next are fetched.
 template <class T>
 void NormalizePlanes(const Forward<T>& tensors, const PlaneBlock& block, const Coefficients<T>& coefficients) {
   WithForward(tensors, [&](auto gate, auto residual, auto stream) HWY_ATTR {
@@ -33,6 +34,7 @@ void NormalizePlanes(const Forward<T>& tensors, const PlaneBlock& block, const C
       for (std::size_t c = 0; c < channels; ++c) {
         const Normalizer<D> normalizer(PerChannel(), D(), k, c);
         ForEachVector(D(), s * stride + c * spacing, length, [&](std::size_t at, std::size_t count) HWY_ATTR {
+          if constexpr (stream) hwy::Prefetch(t.x + at + t.ahead);
           NormalizeVector<gate, residual, stream>(D(), t, at, count, normalizer);
         });
       }
@@ -66,6 +68,10 @@ void GradientPlanes(const Backward<T>& tensors, const PlaneBlock& block, const C
       for (std::size_t c = 0; c < channels; ++c) {
         const Differentiator<D> differentiator(PerChannel(), D(), k, c);
         ForEachVector(D(), s * stride + c * spacing, length, [&](std::size_t at, std::size_t count) HWY_ATTR {
+          if constexpr (stream) {
+            hwy::Prefetch(t.x + at + t.ahead);
+            hwy::Prefetch(t.dy + at + t.ahead);
+          }
           GradientVector<gate, output, residual, stream>(D(), t, at, count, differentiator);
         });
       }

@@ -222,12 +222,13 @@ void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, Moments* HW
   }
 
   // Pass 2: differences from them.
-  LanePairs<D> all[kMaxPlaneChannels];
+  HWY_ALIGN double all[kMaxPlaneChannels][LanePairs<D>::kSaved];
   for (std::size_t s = 0; s < samples; ++s) {
     for (std::size_t c = 0; c < channels; ++c) {
       const T* segment = x + s * stride + c * spacing;
       const auto shift = hn::Set(d, shifts[c]);
-      LanePairs<D> sums = all[c];
+      LanePairs<D> sums;
+      if (s > 0) sums.Restore(all[c]);
       const auto pair = [&](hn::Vec<D> value) EQUINORM_INLINE {
         const auto difference = hn::Sub(value, shift);
         return Pair<D>{difference, hn::Mul(difference, difference)};
@@ -240,12 +241,14 @@ void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, Moments* HW
           },
           [&](std::size_t i, std::size_t count) EQUINORM_INLINE { return pair(LoadFirst(d, segment + i, count)); },
           sums);
-      all[c] = sums;
+      sums.Save(all[c]);
     }
   }
   for (std::size_t c = 0; c < channels; ++c) {
+    LanePairs<D> sums;
+    sums.Restore(all[c]);
     const auto [sum, squares] =
-        Trusted({Total(all[c].first), Total(all[c].second)}, x + c * spacing, samples, stride, length, shifts[c]);
+        Trusted({Total(sums.first), Total(sums.second)}, x + c * spacing, samples, stride, length, shifts[c]);
     const double offset = sum / n;
     out[c] = std::isfinite(squares)
                  ? Moments{n, static_cast<double>(shifts[c]) + offset, std::max(squares - sum * offset, 0.0)}
@@ -264,12 +267,13 @@ HWY_INLINE void PlaneDots(const T* HWY_RESTRICT x, const PlaneBlock& planes, con
   constexpr D d;
   constexpr std::size_t kLanes = hn::MaxLanes(d);
   const auto [samples, stride, channels, spacing, length] = planes;  // clang 14 lets no lambda capture these
-  LanePairs<D> all[kMaxPlaneChannels];
+  HWY_ALIGN double all[kMaxPlaneChannels][LanePairs<D>::kSaved];
   for (std::size_t s = 0; s < samples; ++s) {
     for (std::size_t c = 0; c < channels; ++c) {
       const std::size_t base = s * stride + c * spacing;
       const auto means = hn::Set(d, mean[c]), units = hn::Set(d, unit[c]);
-      LanePairs<D> sums = all[c];
+      LanePairs<D> sums;
+      if (s > 0) sums.Restore(all[c]);
       const auto pair = [&](std::size_t i, std::size_t count) EQUINORM_INLINE {
         const auto difference = hn::Sub(LoadCount(d, x + base + i, count), means);
         const auto g = gradient(base + i, c, count, difference);
@@ -282,12 +286,14 @@ HWY_INLINE void PlaneDots(const T* HWY_RESTRICT x, const PlaneBlock& planes, con
             return pair(i, kLanes);
           },
           pair, sums);
-      all[c] = sums;
+      sums.Save(all[c]);
     }
   }
   for (std::size_t c = 0; c < channels; ++c) {
-    sum[c] += Total(all[c].first);
-    dot[c] += Total(all[c].second) / static_cast<double>(unit[c]);
+    LanePairs<D> sums;
+    sums.Restore(all[c]);
+    sum[c] += Total(sums.first);
+    dot[c] += Total(sums.second) / static_cast<double>(unit[c]);
   }
 }
 

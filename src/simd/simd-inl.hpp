@@ -161,6 +161,27 @@ class PairSums {
     }
   }
 
+  /// To and from memory of kSaved doubles.
+  static constexpr std::size_t kSaved = 2 * kVectors * Wide::kParts * Wide::kLanes;
+  HWY_INLINE void Save(double* HWY_RESTRICT p) const {
+    for (const auto* sums : {&first, &second}) {
+      for (std::size_t v = 0; v < kVectors; ++v) {
+        for (std::size_t part = 0; part < Wide::kParts; ++part, p += Wide::kLanes) {
+          hn::StoreU((*sums)[v][part], D64(), p);
+        }
+      }
+    }
+  }
+  HWY_INLINE void Restore(const double* HWY_RESTRICT p) {
+    for (auto* sums : {&first, &second}) {
+      for (std::size_t v = 0; v < kVectors; ++v) {
+        for (std::size_t part = 0; part < Wide::kParts; ++part, p += Wide::kLanes) {
+          (*sums)[v][part] = hn::LoadU(D64(), p);
+        }
+      }
+    }
+  }
+
   hn::Vec<D64> first[kVectors][Wide::kParts], second[kVectors][Wide::kParts];
 };
 

@@ -173,6 +173,7 @@ class Segments {
             with_kernels([&](const auto& run) {
               auto moved = t.at(p_.offset(begin, i));
               moved.stream = t.stream && whole_lines(begin, end);
+              moved.ahead = (end - begin) * g_.inner;
               run.normalize_planes(moved, p_.block(begin, end, i), coefficients().at(begin));
             });
           }
@@ -188,6 +189,7 @@ class Segments {
             with_kernels([&](const auto& run) {
               auto moved = t.at(p_.offset(begin, i));
               moved.stream = t.stream && whole_lines(begin, end);
+              moved.ahead = (end - begin) * g_.inner;
               run.gradient_planes(moved, p_.block(begin, end, i), coefficients().at(begin));
             });
           }

@@ -300,7 +300,9 @@ class Groups {
       });
     } else {
       const std::size_t begin = part_channel(u, u.part), end = part_channel(u, u.part + 1);
-      kernel_.normalize_planes(t.at(sample_begin(u) + begin * g_.positions), planes(u, end - begin), k.at(begin));
+      kernels::Forward<T> moved = t.at(sample_begin(u) + begin * g_.positions);
+      moved.ahead = (end - begin) * g_.positions;
+      kernel_.normalize_planes(moved, planes(u, end - begin), k.at(begin));
     }
   }
 
@@ -410,8 +412,9 @@ class Groups {
       });
     } else {
       const std::size_t begin = part_channel(u, u.part), end = part_channel(u, u.part + 1);
-      kernel_.gradient_planes(t.at(sample_begin(u) + begin * g_.positions), planes(u, end - begin),
-                              coefficients.at(begin));
+      kernels::Backward<T> moved = t.at(sample_begin(u) + begin * g_.positions);
+      moved.ahead = (end - begin) * g_.positions;
+      kernel_.gradient_planes(moved, planes(u, end - begin), coefficients.at(begin));
     }
   }
 

@@ -60,7 +60,7 @@ void NormalizeColumns(const Forward<T>& tensors, const Block& block, const Coeff
         for (; r < end; ++r) {
           std::size_t at = r * block.stride + c;
           const auto one = [&](const N& normalizer) HWY_ATTR {
-            PrefetchAhead(t.x + at);
+            hwy::Prefetch(t.x + at + t.ahead);
             NormalizeVector<gate, residual, stream>(d, t, at, hn::Lanes(d), normalizer);
             at += hn::Lanes(d);
           };
@@ -97,8 +97,8 @@ void GradientColumns(const Backward<T>& tensors, const Block& block, const Coeff
         for (; r < end; ++r) {
           std::size_t at = r * block.stride + c;
           const auto one = [&](const N& differentiator) HWY_ATTR {
-            PrefetchAhead(t.x + at);
-            PrefetchAhead(t.dy + at);
+            hwy::Prefetch(t.x + at + t.ahead);
+            hwy::Prefetch(t.dy + at + t.ahead);
             GradientVector<gate, output, residual, stream>(d, t, at, hn::Lanes(d), differentiator);
             at += hn::Lanes(d);
           };

@@ -36,6 +36,11 @@ struct Coefficients {
   }
 };
 
+/// How many elements before their use inputs are fetched from memory: a page, where the hardware's own prefetch ends, if
+/// `ahead` says nothing else. A pass that writes around the caches may fetch what comes after all of it.
+template <class T>
+inline constexpr std::size_t kAhead = 4096 / sizeof(T);
+
 template <class T>
 struct Forward {
   const T* x;
@@ -43,7 +48,7 @@ struct Forward {
   T* y;
   Activation activation;
   bool stream;            ///< write around the caches; y and stride are multiples of 64 bytes
-  std::size_t ahead = 0;  ///< of planes, if stream: how many elements behind these are those to be fetched meanwhile
+  std::size_t ahead = kAhead<T>;  ///< planes: if stream
 
   Forward at(std::size_t i) const {
     return {x + i, residual == nullptr ? nullptr : residual + i, y + i, activation, stream, ahead};
@@ -67,7 +72,7 @@ struct Backward {
   T* dresidual;  ///< g; or nullptr
   Activation activation;
   bool stream;
-  std::size_t ahead = 0;  ///< as of Forward
+  std::size_t ahead = kAhead<T>;
 
   Backward at(std::size_t i) const {
     const auto move = [i](auto* p) { return p == nullptr ? nullptr : p + i; };

@@ -38,12 +38,16 @@ HWY_INLINE std::size_t BlockRows(std::size_t features) {
   return std::clamp<std::size_t>((32 << 10) / (features * sizeof(T)), kTogether, kMaxBlockRows) / kTogether * kTogether;
 }
 
-/// γ or β of a row; where it is absent one vector of a constant stands for all of it.
+/// Vectors that a pass along a row takes at a time.
+inline constexpr std::size_t kRowVectors = 4;
+
+/// γ or β of a row; where it is absent kRowVectors vectors of a constant stand for all of it.
 template <class P>
 class RowParameter {
  public:
   HWY_INLINE RowParameter(const P* parameter, const P* constant)
       : base_(parameter == nullptr ? constant : parameter), mask_(parameter == nullptr ? 0 : ~std::size_t{0}) {}
+  /// The element i, and those up to the end of kRowVectors vectors.
   HWY_INLINE const P* at(std::size_t i) const { return base_ + (i & mask_); }
 
  private:
@@ -52,16 +56,16 @@ class RowParameter {
 };
 
 template <class P>
-struct alignas(64) OneLine {
-  constexpr explicit OneLine(P value) {
+struct alignas(64) Constants {
+  constexpr explicit Constants(P value) {
     for (P& v : values) v = value;
   }
-  P values[64 / sizeof(P)];
+  P values[kRowVectors * 64 / sizeof(P)];
 };
 template <class P>
-inline constexpr OneLine<P> kOnes{1};
+inline constexpr Constants<P> kOnes{1};
 template <class P>
-inline constexpr OneLine<P> kZeros{0};
+inline constexpr Constants<P> kZeros{0};
 
 template <class T>
 struct RowAffine {
@@ -115,23 +119,25 @@ struct RowNormalizer {
   hn::Vec<D> mean, inverse, rest;
 };
 
-/// Calls body(index, count) for the vectors of a row, `count` the lanes or, at the end, fewer.
+/// Calls body(index, offset, count) for the vectors of a row: `count` elements, the lanes or at the end fewer, from index
+/// + offset on. Vectors that share their index share the arithmetic of addresses.
 template <class D, class Body>
 HWY_INLINE void ForEachRowVector(D d, std::size_t features, const Body& body) {
   constexpr std::size_t kLanes = hn::MaxLanes(d);
   std::size_t i = 0;
-  for (; i + 4 * kLanes <= features; i += 4 * kLanes) {
-    Unroll<4>([&](auto v) EQUINORM_INLINE { body(i + v * kLanes, kLanes); });
+  for (; i + kRowVectors * kLanes <= features; i += kRowVectors * kLanes) {
+    Unroll<kRowVectors>([&](auto v) EQUINORM_INLINE { body(i, v * kLanes, kLanes); });
   }
-  for (; i + kLanes <= features; i += kLanes) body(i, kLanes);
-  if (i < features) body(i, features - i);
+  for (; i + kLanes <= features; i += kLanes) body(i, 0, kLanes);
+  if (i < features) body(i, 0, features - i);
 }
 
 /// sum = x + residual, rounded to T.
 template <class T>
 HWY_INLINE void AddRow(const T* x, const T* residual, T* sum, std::size_t features) {
   constexpr Tag<T> d;
-  ForEachRowVector(d, features, [&](std::size_t i, std::size_t count) EQUINORM_INLINE {
+  ForEachRowVector(d, features, [&](std::size_t index, std::size_t offset, std::size_t count) EQUINORM_INLINE {
+    const std::size_t i = index + offset;
     const auto v = hn::Add(LoadCount(d, x + i, count), LoadCount(d, residual + i, count));
     StoreCount<false>(v, d, sum + i, count);
   });
@@ -145,12 +151,13 @@ HWY_INLINE void NormalizeRow(const RowForward<T>& n, const RowCoefficients<T>& k
   constexpr Tag<T> d;
   const RowNormalizer<kCentered, Tag<T>> normalize(d, k);
   const Activation activation = n.activation;
-  ForEachRowVector(d, n.features, [&](std::size_t i, std::size_t count) EQUINORM_INLINE {
-    if constexpr (kStream) hwy::Prefetch(next + i);
-    const auto x_hat = normalize(LoadCount(d, x + i, count));
-    auto z = hn::Add(hn::Mul(x_hat, LoadCount(d, affine.gamma.at(i), count)), LoadCount(d, affine.beta.at(i), count));
+  ForEachRowVector(d, n.features, [&](std::size_t i, std::size_t offset, std::size_t count) EQUINORM_INLINE {
+    if constexpr (kStream) hwy::Prefetch(next + i + offset);
+    const auto x_hat = normalize(LoadCount(d, x + i + offset, count));
+    auto z = hn::Add(hn::Mul(x_hat, LoadCount(d, affine.gamma.at(i) + offset, count)),
+                     LoadCount(d, affine.beta.at(i) + offset, count));
     if constexpr (kGate) z = Activate(d, activation, z);
-    StoreCount<kStream>(z, d, y + i, count);
+    StoreCount<kStream>(z, d, y + i + offset, count);
   });
 }
 

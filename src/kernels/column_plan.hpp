@@ -9,11 +9,13 @@
 namespace equinorm::kernels {
 
 /// The cut of [values, channels]. `fold` consecutive rows are read as one of `width` = fold · channels columns, so that
-/// odd channel counts fill whole vectors and cache lines too; what is left over is a last row that is not full.
+/// odd channel counts fill whole strips too, or at least whole cache lines if that would make the rows very wide; what is
+/// left over is a last row that is not full.
 struct ColumnPlan {
   ColumnPlan(std::size_t values, std::size_t channels) {
-    const std::size_t to_whole_lines = kStrip / std::gcd(channels, kStrip);
-    if (values >= to_whole_lines * kStrip && to_whole_lines * channels <= kMaxFoldedWidth) fold = to_whole_lines;
+    const auto to_whole = [&](std::size_t columns) { return columns / std::gcd(channels, columns); };
+    const std::size_t wanted = to_whole(to_whole(kStrip) * channels <= kWide ? kStrip : kLine);
+    if (values >= wanted * kStrip && wanted * channels <= kMaxFoldedWidth) fold = wanted;
     width = fold * channels;
     rows = values / fold;
     tail = values % fold * channels;
@@ -25,7 +27,9 @@ struct ColumnPlan {
   }
   std::size_t rows_of_chunk(std::size_t chunk) const { return std::min(rows - chunk * chunk_rows, chunk_rows); }
 
-  static constexpr std::size_t kStrip = 64;               // columns: four cache lines
+  static constexpr std::size_t kLine = 16;                // columns
+  static constexpr std::size_t kStrip = 4 * kLine;        // what the kernels take side by side
+  static constexpr std::size_t kWide = 2048;              // columns: more are slow
   static constexpr std::size_t kMaxFoldedWidth = 8192;    // coefficients of a folded row stay in the first caches
   static constexpr std::size_t kBlockFloats = 8192;       // 32 KiB: the second pass finds a block in L1
   static constexpr std::size_t kChunkFloats = 256 << 10;  // 1 MiB: partial results are small beside it

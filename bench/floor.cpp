@@ -21,6 +21,7 @@ struct Visit {
   const std::uint8_t* in[3];
   std::uint8_t* out[2];
   bool stream;
+  std::size_t ahead = 4096;  ///< bytes fetched ahead, as our kernels do
 };
 
 }  // namespace equinorm::bench
@@ -32,8 +33,6 @@ namespace HWY_NAMESPACE {
 namespace {
 namespace hn = hwy::HWY_NAMESPACE;
 
-constexpr std::size_t kAhead = 4096;  // bytes fetched ahead, as our kernels do
-
 template <std::size_t kIn, std::size_t kOut, bool kStream>
 std::uint8_t Pass(const Visit& v, std::size_t offset, std::size_t bytes) {
   const hn::ScalableTag<std::uint8_t> d;
@@ -43,7 +42,7 @@ std::uint8_t Pass(const Visit& v, std::size_t offset, std::size_t bytes) {
   for (; i + lanes <= offset + bytes; i += lanes) {
     auto value = hn::Zero(d);
     for (std::size_t k = 0; k < kIn; ++k) {
-      hwy::Prefetch(v.in[k] + i + kAhead);
+      hwy::Prefetch(v.in[k] + i + v.ahead);
       value = hn::Or(value, hn::LoadU(d, v.in[k] + i));
     }
     if constexpr (kOut == 0) all = hn::Or(all, value);
@@ -144,6 +143,7 @@ std::function<void()> floor(const Problem& p, const Tensors<T>& t) {
   const auto whole_lines = [](std::size_t count) { return count * sizeof(T) % 64 == 0; };
   apply.stream = p.elements() * sizeof(T) >= kStreamBytes && whole_lines(order.run) && whole_lines(order.stride) &&
                  whole_lines(order.spacing);
+  if (apply.stream && order.units > 1) apply.ahead = order.spacing * sizeof(T);  // what is read next
   return [=, elements = p.elements()] {
     std::uint8_t seen = 0;
     const auto visit = [&](const Visit& v, std::size_t unit, std::size_t i) {

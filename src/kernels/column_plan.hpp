@@ -38,7 +38,8 @@ struct ColumnPlan {
   std::size_t fold = 1, width, rows, tail, block_rows, blocks, chunk_rows, chunks;
 };
 
-/// From this size on (bytes) an output is written around the caches: it would push out what is still to be read.
+/// From this size on (bytes) an output is written around the caches: it would push out what is still to be read. Alone a
+/// norm would be faster so from half this size on, but what reads its output next, and a training step as a whole, slower.
 inline constexpr std::size_t kStreamBytes = 8 << 20;
 
 /// Whether an output of `elements` is to be written so; pieces of it begin at multiples of `stride`.

@@ -9,8 +9,8 @@
 namespace equinorm::kernels {
 
 /// The cut of [values, channels]. `fold` consecutive rows are read as one of `width` = fold · channels columns, so that
-/// odd channel counts fill whole strips too, or at least whole cache lines if that would make the rows very wide; what is
-/// left over is a last row that is not full.
+/// odd channel counts fill whole strips too, or at least whole cache lines if that would make the rows very wide; what
+/// is left over is a last row that is not full.
 struct ColumnPlan {
   ColumnPlan(std::size_t values, std::size_t channels) {
     const auto to_whole = [&](std::size_t columns) { return columns / std::gcd(channels, columns); };
@@ -38,8 +38,9 @@ struct ColumnPlan {
   std::size_t fold = 1, width, rows, tail, block_rows, blocks, chunk_rows, chunks;
 };
 
-/// From this size on (bytes) an output is written around the caches: it would push out what is still to be read. Alone a
-/// norm would be faster so from half this size on, but what reads its output next, and a training step as a whole, slower.
+/// From this size on (bytes) an output is written around the caches: it would push out what is still to be read. Alone
+/// a norm would be faster so from half this size on, but what reads its output next, and a training step as a whole,
+/// slower.
 inline constexpr std::size_t kStreamBytes = 8 << 20;
 
 /// Whether an output of `elements` is to be written so; pieces of it begin at multiples of `stride`.

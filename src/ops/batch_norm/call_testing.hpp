@@ -23,13 +23,13 @@ struct Call : CallOverResidual<Call<T>, T> {
                                      of_shape[of_layout == Layout::channels_last ? of_shape.rank() - 1 : 1], mean_of_x,
                                      sigma_of_x, 11) {}
 
-  Status forward(const Execution& execution = {}) {
-    return batch_norm_forward<T>(options, in(this->x), this->affine(), this->added(), view(this->y.data()),
-                                 this->statistics(), nullptr, execution);
+  Status forward_to(T* for_y, const Execution& execution = {}) {
+    return batch_norm_forward<T>(options, in(this->x), this->affine(), this->added(), view(for_y), this->statistics(),
+                                 nullptr, execution);
   }
-  Status backward_to(std::vector<T>& for_dx, std::vector<T>& for_dresidual, const Execution& execution = {}) {
+  Status backward_to(T* for_dx, T* for_dresidual, const Execution& execution = {}) {
     return batch_norm_backward<T>(options, in(this->x), this->y_for_backward(), this->residual_for_backward(),
-                                  in(this->dy), this->affine(), this->statistics(), view(for_dx.data()),
+                                  in(this->dy), this->affine(), this->statistics(), view(for_dx),
                                   this->wanted(for_dresidual), this->gradients(), execution);
   }
 

@@ -32,7 +32,7 @@ inline const std::vector<ShapeCase>& shapes() {
       {{12321, 3}, last, "three channels folded to 192 columns, and a tail"},
       {{5000, 7}, last, "seven channels folded to 448 columns, and a tail"},
       {{1100, 60}, last, "60 channels folded to 960 columns"},
-      {{4200, 65}, last, "65 channels folded to 4160 columns"},
+      {{4200, 65}, last, "65 channels folded to whole lines, not to strips"},
       {{9000, 64}, last, "more than one chunk of rows"},
       {{150, 2048}, last, "wide rows, more than one chunk"},
       {{40, 9001}, last, "wider than what is folded"},

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "ops/batch_norm/call_testing.hpp"
 #include "ops/batch_norm/cases.hpp"
@@ -71,6 +72,22 @@ TYPED_TEST(BatchNormTypes, GiveTheSameBitsOnEveryTargetAndNumberOfThreads) {
         }
       }
     }
+  }
+}
+
+TYPED_TEST(BatchNormTypes, OutputsAroundTheCachesHaveTheSameBits) {
+  constexpr std::size_t all = (std::size_t{8} << 20) / sizeof(TypeParam);
+  constexpr Layout last = Layout::channels_last, first = Layout::channels_first;
+  const std::vector<cases::ShapeCase> shapes = {
+      {{all / 64 + 1, 64}, last, "a strip"},
+      {{all / 65 + 1, 65}, last, "folded, with a tail"},
+      {{all / 2048 + 1, 2048}, last, "wide rows"},
+      {{all / (6 * 32 * 32) + 1, 6, 32, 32}, first, "planes"},
+      {{all / (48 * 7 * 7) + 1, 48, 7, 7}, first, "planes taken as columns"},
+  };
+  for (const auto& shape : shapes) {
+    expect_the_same_around_the_caches(Call<TypeParam>(shape.shape, shape.layout, 0), describe(shape));
+    if (testing::Test::HasFatalFailure()) return;
   }
 }
 

@@ -33,13 +33,13 @@ struct Call : CallOverResidual<Call<T>, T> {
     options.groups = c.groups;
   }
 
-  Status forward(const Execution& execution = {}) {
-    return group_norm_forward<T>(options, in(x), this->affine(), this->added(), view(y.data()), this->statistics(),
+  Status forward_to(T* for_y, const Execution& execution = {}) {
+    return group_norm_forward<T>(options, in(x), this->affine(), this->added(), view(for_y), this->statistics(),
                                  execution);
   }
-  Status backward_to(std::vector<T>& for_dx, std::vector<T>& for_dresidual, const Execution& execution = {}) {
+  Status backward_to(T* for_dx, T* for_dresidual, const Execution& execution = {}) {
     return group_norm_backward<T>(options, in(x), this->y_for_backward(), this->residual_for_backward(), in(this->dy),
-                                  this->affine(), this->statistics(), view(for_dx.data()), this->wanted(for_dresidual),
+                                  this->affine(), this->statistics(), view(for_dx), this->wanted(for_dresidual),
                                   this->gradients(), execution);
   }
   std::size_t sample_of(std::size_t i) const { return i / (x.size() / this->shape[0]); }

@@ -333,6 +333,19 @@ TEST(GroupNormArguments, AreNamedAndNothingIsWritten) {
   EXPECT_EQ(call.dgamma, std::vector<float>(6, 0.0F)) << "sums over nothing";
 }
 
+TYPED_TEST(GroupNorm, OutputsAroundTheCachesHaveTheSameBits) {
+  constexpr std::size_t samples = (std::size_t{8} << 20) / sizeof(TypeParam) / (32 * 16 * 16) + 1;
+  const std::vector<cases::GroupCase> shapes = {
+      {{samples, 16, 16, 32}, Layout::channels_last, 8, "samples one behind the other"},
+      {{samples, 32, 16, 16}, Layout::channels_first, 32, "many groups to a unit"},
+      {{samples / 60 + 1, 4, 256, 512}, Layout::channels_first, 2, "units cut into parts"},
+  };
+  for (const auto& shape : shapes) {
+    expect_the_same_around_the_caches(Call<TypeParam>(shape, kNormal), describe(shape));
+    if (testing::Test::HasFatalFailure()) return;
+  }
+}
+
 TYPED_TEST(GroupNorm, BackwardOverAResidualIsTheSameHoweverItIsAsked) {
   for (const auto& shape : cases::group_shapes()) {
     expect_backward_is_the_same_however_asked(Call<TypeParam>(shape, kNormal), describe(shape));

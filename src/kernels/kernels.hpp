@@ -36,8 +36,8 @@ struct Coefficients {
   }
 };
 
-/// How many elements before their use inputs are fetched from memory: a page, where the hardware's own prefetch ends, if
-/// `ahead` says nothing else. A pass that writes around the caches may fetch what comes after all of it.
+/// How many elements before their use inputs are fetched from memory: a page, where the hardware's own prefetch ends,
+/// if `ahead` says nothing else. A pass that writes around the caches may fetch what comes after all of it.
 template <class T>
 inline constexpr std::size_t kAhead = 4096 / sizeof(T);
 
@@ -47,7 +47,7 @@ struct Forward {
   const T* residual;  ///< or nullptr
   T* y;
   Activation activation;
-  bool stream;            ///< write around the caches; y and stride are multiples of 64 bytes
+  bool stream;                    ///< write around the caches; y and stride are multiples of 64 bytes
   std::size_t ahead = kAhead<T>;  ///< planes: if stream
 
   Forward at(std::size_t i) const {

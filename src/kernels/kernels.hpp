@@ -48,7 +48,7 @@ struct Forward {
   T* y;
   Activation activation;
   bool stream;                    ///< write around the caches; y and stride are multiples of 64 bytes
-  std::size_t ahead = kAhead<T>;  ///< planes: if stream
+  std::size_t ahead = kAhead<T>;  ///< see kAhead; of planes heeded where stream is set
 
   Forward at(std::size_t i) const {
     return {x + i, residual == nullptr ? nullptr : residual + i, y + i, activation, stream, ahead};

@@ -27,7 +27,7 @@ struct ColumnPlan {
   }
   std::size_t rows_of_chunk(std::size_t chunk) const { return std::min(rows - chunk * chunk_rows, chunk_rows); }
 
-  static constexpr std::size_t kLine = 16;                // columns
+  static constexpr std::size_t kLine = 16;                // columns: a cache line of floats
   static constexpr std::size_t kStrip = 4 * kLine;        // what the kernels take side by side
   static constexpr std::size_t kWide = 2048;              // columns: more are slow
   static constexpr std::size_t kMaxFoldedWidth = 8192;    // coefficients of a folded row stay in the first caches

@@ -119,9 +119,8 @@ struct RowNormalizer {
   hn::Vec<D> mean, inverse, rest;
 };
 
-/// Calls body(index, offset, count) for the vectors of a row: `count` elements, the lanes or at the end fewer, from
-/// index
-/// + offset on. Vectors that share their index share the arithmetic of addresses.
+/// Calls body(index, offset, count) for the vectors of a row: each begins at index + offset and has `count` elements,
+/// the lanes or at the end fewer. Vectors that share their index share the arithmetic of addresses.
 template <class D, class Body>
 HWY_INLINE void ForEachRowVector(D d, std::size_t features, const Body& body) {
   constexpr std::size_t kLanes = hn::MaxLanes(d);

@@ -58,7 +58,7 @@ def check_all(directory):
         # A mark is there if and only if the numbers say so.
         times = {r["name"]: r["median_ms"] for r in row["results"]}
         assert row["misses_target"] == (times["equinorm"] > row["target_ms"]) == ("target" in cells[-1]), (row, cells)
-        below_floor = row["misses_target"] and times.get("floor", 0) > row["target_ms"]
+        below_floor = row["misses_target"] and row["target_ms"] < times.get("floor", 0) <= times["equinorm"]
         assert ("floor" in times) == (row["threads"] == 1) and below_floor == ("floor" in cells[-1]), (row, cells)
         assert row["behind_peer"] == (times["equinorm"] > 1.1 * times.get("onednn", 1e9)) == ("peer" in cells[-1]), row
     for key, values in {"op": OPS, "layout": ("nhwc", "nchw"), "pass": ("train", "backward", "infer"),

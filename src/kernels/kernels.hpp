@@ -36,11 +36,6 @@ struct Coefficients {
   }
 };
 
-/// How many elements before their use inputs are fetched from memory: a page, where the hardware's own prefetch ends,
-/// if `ahead` says nothing else. A pass that writes around the caches may fetch what comes after all of it.
-template <class T>
-inline constexpr std::size_t kAhead = 4096 / sizeof(T);
-
 template <class T>
 struct Forward {
   const T* x;
@@ -48,7 +43,7 @@ struct Forward {
   T* y;
   Activation activation;
   bool stream;                    ///< write around the caches; y and stride are multiples of 64 bytes
-  std::size_t ahead = kAhead<T>;  ///< see kAhead; of planes heeded where stream is set
+  std::size_t ahead = kAhead<T>;  ///< from where inputs are fetched meanwhile; planes: if stream
 
   Forward at(std::size_t i) const {
     return {x + i, residual == nullptr ? nullptr : residual + i, y + i, activation, stream, ahead};

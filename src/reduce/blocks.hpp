@@ -17,4 +17,8 @@ struct PlaneBlock {
 };
 inline constexpr std::size_t kMaxPlaneChannels = 32;
 
+/// How many elements before their use a pass along memory fetches them: a page, where the hardware's own prefetch ends.
+template <class T>
+inline constexpr std::size_t kAhead = 4096 / sizeof(T);
+
 }  // namespace equinorm

@@ -28,7 +28,7 @@ inline constexpr std::size_t kSegmentLanes = 32;
 /// another channel.
 template <class T>
 HWY_INLINE void PrefetchSegment(const T* p, std::size_t length) {
-  if (length * sizeof(T) >= kPrefetchBytes) PrefetchAhead(p);
+  if (length >= kAhead<T>) hwy::Prefetch(p + kAhead<T>);
 }
 
 /// The sum of the lanes of a vector, by halves: lane i takes lane i + lanes/2, then i + lanes/4, …

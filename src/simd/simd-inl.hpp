@@ -45,14 +45,6 @@ HWY_INLINE void Unroll(const F& f) {
   UnrollOver(std::make_index_sequence<n>(), f);
 }
 
-/// Bytes that a pass along memory fetches ahead: one page, where the hardware's own prefetch ends.
-inline constexpr std::size_t kPrefetchBytes = 4096;
-
-template <class T>
-HWY_INLINE void PrefetchAhead(const T* p) {
-  hwy::Prefetch(p + kPrefetchBytes / sizeof(T));
-}
-
 /// The shift that moments are taken about is the mean of every how-manieth of `count` values: of 8 to 15 of them.
 inline std::size_t SampleStep(std::size_t count) {
   return count < 16 ? 1 : count / 8;

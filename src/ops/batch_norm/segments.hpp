@@ -23,6 +23,7 @@ class Segments {
   /// Statistics, then y. A group that is not cut is normalized at once, from the caches.
   void forward(kernels::Forward<T> t, const Statistics& out, const ForwardChannels<T>& channels) const {
     t.stream = streams(t.y);
+    t.ahead = p_.group * g_.inner;
     for_each_part([&](const Part& part) {
       moments(part, t.x);
       for (std::size_t c = part.begin; p_.parts == 1 && c < part.end; ++c) {
@@ -46,12 +47,27 @@ class Segments {
 
   void normalize(kernels::Forward<T> t, const ForwardChannels<T>& channels) const {
     t.stream = streams(t.y);
-    channels.prepare_all();
-    for_each_part([&](const Part& part) { normalize_part(part, t, channels); });
+    if (channels.prepare_all() || p_.flat) {
+      t.ahead = g_.channels * g_.inner;  // the sample behind
+      for_each_part([&](const Part& part) { normalize_part(part, t, channels); });
+      return;
+    }
+    // No statistics keep a channel together: in the order of memory.
+    const std::size_t cuts = p_.pieces_of_a_plane;
+    parallel_ranges(g_.samples * g_.channels * cuts, workers_, [&](std::size_t i, std::size_t end) {
+      while (i < end) {
+        const std::size_t plane = i / cuts, begin = i % cuts * p_.length, c = plane % g_.channels;
+        const std::size_t count = cuts > 1 ? 1 : std::min(end - i, g_.channels - c);
+        run_.normalize_planes(t.at(plane * g_.inner + begin),
+                              {1, 0, count, g_.inner, std::min(p_.length, g_.inner - begin)}, coefficients().at(c));
+        i += count;
+      }
+    });
   }
 
   void differentiate(kernels::Backward<T> t, const BackwardChannels<T>& channels) const {
     t.stream = streams(t.dx);
+    t.ahead = p_.group * g_.inner;
     channels.forward().prepare_all();
     for_each_part([&](const Part& part) {
       std::array<double, kMaxPlaneChannels> sum{}, dot{};
@@ -173,7 +189,6 @@ class Segments {
             with_kernels([&](const auto& run) {
               auto moved = t.at(p_.offset(begin, i));
               moved.stream = t.stream && whole_lines(begin, end);
-              moved.ahead = (end - begin) * g_.inner;
               run.normalize_planes(moved, p_.block(begin, end, i), coefficients().at(begin));
             });
           }
@@ -189,7 +204,6 @@ class Segments {
             with_kernels([&](const auto& run) {
               auto moved = t.at(p_.offset(begin, i));
               moved.stream = t.stream && whole_lines(begin, end);
-              moved.ahead = (end - begin) * g_.inner;
               run.gradient_planes(moved, p_.block(begin, end, i), coefficients().at(begin));
             });
           }

@@ -17,9 +17,7 @@ namespace equinorm {
 namespace HWY_NAMESPACE {
 
 inline constexpr std::size_t kElementwiseStrip = HWY_TARGET <= HWY_AVX3 ? 4 : 1;
-/// Elements of a tile, and of one whose outputs go around the caches: those leave the first cache to the inputs.
-inline constexpr std::size_t kTileElements = 4096;
-inline constexpr std::size_t kStreamTileElements = 8192;
+inline constexpr std::size_t kTileElements = 8192;
 
 /// Calls strip(d, vectors, column, begin, end) for tiles of some rows, begin … end − 1, strip by strip: the
 /// coefficients of a strip stay in registers. Strips narrower than a line go along single rows if the output goes
@@ -27,8 +25,7 @@ inline constexpr std::size_t kStreamTileElements = 8192;
 template <class T, bool kStream, class Strip>
 HWY_INLINE void ForEachTile(const Block& block, const Strip& strip) {
   constexpr bool kWholeLines = kElementwiseStrip * hn::MaxLanes(Tag<T>()) * sizeof(T) >= 64;
-  constexpr std::size_t kElements = kStream ? kStreamTileElements : kTileElements;
-  const std::size_t tile = kStream && !kWholeLines ? 1 : std::clamp<std::size_t>(kElements / block.columns, 2, 64);
+  const std::size_t tile = kStream && !kWholeLines ? 1 : std::clamp<std::size_t>(kTileElements / block.columns, 2, 64);
   for (std::size_t r = 0; r < block.rows; r += tile) {
     const std::size_t end = std::min(r + tile, block.rows);
     ForEachStrip<kElementwiseStrip>(

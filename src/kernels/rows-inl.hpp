@@ -119,27 +119,32 @@ struct RowNormalizer {
   hn::Vec<D> mean, inverse, rest;
 };
 
-/// Calls body(index, offset, count) for the vectors of a row: each begins at index + offset and has `count` elements,
+/// Writes value(index, offset, count) for the vectors of a row: each begins at index + offset and has `count` elements,
 /// the lanes or at the end fewer. Vectors that share their index share the arithmetic of addresses.
-template <class D, class Body>
-HWY_INLINE void ForEachRowVector(D d, std::size_t features, const Body& body) {
+template <bool kStream, class D, class T, class Value>
+HWY_INLINE void WriteRow(D d, T* y, std::size_t features, const Value& value) {
   constexpr std::size_t kLanes = hn::MaxLanes(d);
   std::size_t i = 0;
   for (; i + kRowVectors * kLanes <= features; i += kRowVectors * kLanes) {
-    Unroll<kRowVectors>([&](auto v) EQUINORM_INLINE { body(i, v * kLanes, kLanes); });
+    Unroll<kRowVectors / 2>([&](auto pair) EQUINORM_INLINE {
+      constexpr std::size_t kFirst = 2 * pair * kLanes, kSecond = kFirst + kLanes;
+      const auto first = value(i, kFirst, kLanes), second = value(i, kSecond, kLanes);
+      StorePair<kStream>(first, second, d, y + i + kFirst);
+    });
   }
-  for (; i + kLanes <= features; i += kLanes) body(i, 0, kLanes);
-  if (i < features) body(i, 0, features - i);
+  for (; i < features; i += kLanes) {
+    const std::size_t count = std::min(features - i, kLanes);
+    StoreCount<kStream>(value(i, 0, count), d, y + i, count);
+  }
 }
 
 /// sum = x + residual, rounded to T.
 template <class T>
 HWY_INLINE void AddRow(const T* x, const T* residual, T* sum, std::size_t features) {
   constexpr Tag<T> d;
-  ForEachRowVector(d, features, [&](std::size_t index, std::size_t offset, std::size_t count) EQUINORM_INLINE {
+  WriteRow<false>(d, sum, features, [&](std::size_t index, std::size_t offset, std::size_t count) EQUINORM_INLINE {
     const std::size_t i = index + offset;
-    const auto v = hn::Add(LoadCount(d, x + i, count), LoadCount(d, residual + i, count));
-    StoreCount<false>(v, d, sum + i, count);
+    return hn::Add(LoadCount(d, x + i, count), LoadCount(d, residual + i, count));
   });
 }
 
@@ -151,13 +156,16 @@ HWY_INLINE void NormalizeRow(const RowForward<T>& n, const RowCoefficients<T>& k
   constexpr Tag<T> d;
   const RowNormalizer<kCentered, Tag<T>> normalize(d, k);
   const Activation activation = n.activation;
-  ForEachRowVector(d, n.features, [&](std::size_t i, std::size_t offset, std::size_t count) EQUINORM_INLINE {
+  WriteRow<kStream>(d, y, n.features, [&](std::size_t i, std::size_t offset, std::size_t count) EQUINORM_INLINE {
     if constexpr (kStream) hwy::Prefetch(next + i + offset);
     const auto x_hat = normalize(LoadCount(d, x + i + offset, count));
-    auto z = hn::Add(hn::Mul(x_hat, LoadCount(d, affine.gamma.at(i) + offset, count)),
-                     LoadCount(d, affine.beta.at(i) + offset, count));
-    if constexpr (kGate) z = Activate(d, activation, z);
-    StoreCount<kStream>(z, d, y + i + offset, count);
+    const auto z = hn::Add(hn::Mul(x_hat, LoadCount(d, affine.gamma.at(i) + offset, count)),
+                           LoadCount(d, affine.beta.at(i) + offset, count));
+    if constexpr (kGate) {
+      return Activate(d, activation, z);
+    } else {
+      return z;
+    }
   });
 }
 
@@ -319,17 +327,27 @@ HWY_INLINE void GradientStrip(const RowBackward<T>& n, const RowAffine<T>& affin
       const auto mean_h = hn::Set(d, row.mean_h), mean_hx = hn::Set(d, row.mean_hx);
       const T *x = xs.data + r * xs.stride + column, *dy = dys.data + r * dys.stride + column, *dsum = dsums.at(r);
       T* dx = dxs.data + r * dxs.stride + column;
+      hn::Vec<D> values[kVectors];
       Unroll<kVectors>([&](auto v) EQUINORM_INLINE {
         const std::size_t i = v * kLanes, lanes = std::min(count, kLanes);
         const auto x_hat = normalize(LoadCount(d, x + i, lanes));
         const RowGradient<kGate, D, T> gradient(d, n, dy + i, lanes, x_hat, gamma[v], affine.beta.at(column + i));
         auto value = kCentered ? hn::Sub(gradient.h, mean_h) : gradient.h;
         value = hn::Mul(hn::Sub(value, hn::Mul(x_hat, mean_hx)), normalize.inverse);
-        if (dsum != nullptr) value = hn::Add(value, LoadCount(d, dsum + column + i, lanes));
-        if (stream) {
-          StoreCount<true>(value, d, dx + i, lanes);
+        if (dsum != nullptr) [[unlikely]]
+          value = hn::Add(value, LoadCount(d, dsum + column + i, lanes));
+        values[v] = value;
+        const auto store = [&](auto streamed) EQUINORM_INLINE {
+          if constexpr (kVectors == 1) {
+            StoreCount<streamed>(value, d, dx, lanes);
+          } else if constexpr (v % 2 == 1) {
+            StorePair<streamed>(values[v - 1], value, d, dx + (v - 1) * kLanes);
+          }
+        };
+        if (stream) [[unlikely]] {
+          store(Static<true>());
         } else {
-          StoreCount<false>(value, d, dx + i, lanes);
+          store(Static<false>());
         }
         pairs.Add(v, {gradient.g, hn::Mul(gradient.g, x_hat)});
       });

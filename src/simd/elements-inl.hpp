@@ -93,6 +93,13 @@ template <class D>
 HWY_INLINE hn::Vec<D> LoadElements(D d, const bfloat16* HWY_RESTRICT p) {
   const hn::Rebind<std::uint16_t, D> d16;
   const auto bits = hn::LoadU(d16, reinterpret_cast<const std::uint16_t*>(p));
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+  if constexpr (hn::MaxLanes(D()) == 16) {  // one permutation in place of a widening and a shift
+    const auto to_high_halves = hn::ShiftLeft<16>(hn::Iota(hn::RebindToUnsigned<D>(), 0)).raw;
+    const auto wide = _mm512_castsi256_si512(bits.raw);
+    return hn::Vec<D>{_mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xAAAAAAAA, to_high_halves, wide))};
+  }
+#endif
   return FromBFloat16(d, hn::PromoteTo(hn::RebindToUnsigned<D>(), bits));
 }
 template <class D>
@@ -147,6 +154,29 @@ HWY_INLINE void StoreElements(hn::Vec<D> v, D d, float16* HWY_RESTRICT p) {
     const hn::Rebind<std::uint16_t, D> d16;
     const auto halves = hn::DemoteTo(d16, hn::BitCast(hn::RebindToSigned<D>(), ToFloat16(d, v)));
     StoreHalves<kStream>(halves, d16, reinterpret_cast<std::uint16_t*>(p));
+  }
+}
+
+/// Rounds a and b, results of arithmetic (a NaN among them is quiet), and writes them to the 2·Lanes(d) elements at p,
+/// as StoreElements would, but for the payload of a NaN.
+template <bool kStream, class D, class T>
+HWY_INLINE void StorePair(hn::Vec<D> a, hn::Vec<D> b, D d, T* HWY_RESTRICT p) {
+  if constexpr (std::is_same_v<T, bfloat16> && hn::MaxLanes(D()) >= 4) {
+    // The halves of both side by side: half the work of rounding each by itself. What is cut off, and the place above
+    // it if that is odd, carry when they come to more than a half; the average is their sum with the bit it overflows
+    // to.
+    const hn::Repartition<std::uint16_t, D> d16;
+    const hn::RebindToSigned<decltype(d16)> di16;
+    const auto bits_a = hn::BitCast(d16, a), bits_b = hn::BitCast(d16, b);
+    const auto kept = hn::ConcatOdd(d16, bits_b, bits_a), cut = hn::ConcatEven(d16, bits_b, bits_a);
+    const auto odd = hn::And(kept, hn::Set(d16, 1));
+    const auto carry = hn::ShiftRight<15>(hn::AverageRound(cut, hn::Add(odd, hn::Set(d16, 0x7FFE))));
+    // No carry goes past the last NaN: 0x7FFF stays by saturation, 0xFFFF as the larger of it and 0.
+    const auto sum = hn::BitCast(d16, hn::SaturatedAdd(hn::BitCast(di16, kept), hn::BitCast(di16, carry)));
+    StoreHalves<kStream>(hn::Max(sum, kept), d16, reinterpret_cast<std::uint16_t*>(p));
+  } else {
+    StoreElements<kStream>(a, d, p);
+    StoreElements<kStream>(b, d, p + hn::MaxLanes(D()));
   }
 }
 

@@ -48,6 +48,24 @@ void Stream(const Parameter<T>* in, std::size_t count, T* out) {
   for (std::size_t i = 0; i < count; i += hn::Lanes(d)) StoreElements<true>(hn::LoadU(d, in + i), d, out + i);
 }
 
+/// Two vectors at a time.
+template <class T>
+void WritePairs(const Parameter<T>* in, std::size_t count, T* out) {
+  const Tag<T> d;
+  const std::size_t lanes = hn::Lanes(d);
+  for (std::size_t i = 0; i < count; i += 2 * lanes) {
+    StorePair<false>(hn::LoadU(d, in + i), hn::LoadU(d, in + i + lanes), d, out + i);
+  }
+}
+template <class T>
+void StreamPairs(const Parameter<T>* in, std::size_t count, T* out) {
+  const Tag<T> d;
+  const std::size_t lanes = hn::Lanes(d);
+  for (std::size_t i = 0; i < count; i += 2 * lanes) {
+    StorePair<true>(hn::LoadU(d, in + i), hn::LoadU(d, in + i + lanes), d, out + i);
+  }
+}
+
 void ReadDouble(const double* in, std::size_t count, double* out) {
   Read(in, count, out);
 }
@@ -63,26 +81,50 @@ void ReadFloat16(const float16* in, std::size_t count, float* out) {
 void WriteDouble(const double* in, std::size_t count, double* out) {
   Write(in, count, out);
 }
+void WritePairsDouble(const double* in, std::size_t count, double* out) {
+  WritePairs(in, count, out);
+}
 void WriteFloat(const float* in, std::size_t count, float* out) {
   Write(in, count, out);
+}
+void WritePairsFloat(const float* in, std::size_t count, float* out) {
+  WritePairs(in, count, out);
 }
 void WriteBFloat16(const float* in, std::size_t count, bfloat16* out) {
   Write(in, count, out);
 }
+void WritePairsBFloat16(const float* in, std::size_t count, bfloat16* out) {
+  WritePairs(in, count, out);
+}
 void WriteFloat16(const float* in, std::size_t count, float16* out) {
   Write(in, count, out);
+}
+void WritePairsFloat16(const float* in, std::size_t count, float16* out) {
+  WritePairs(in, count, out);
 }
 void StreamDouble(const double* in, std::size_t count, double* out) {
   Stream(in, count, out);
 }
+void StreamPairsDouble(const double* in, std::size_t count, double* out) {
+  StreamPairs(in, count, out);
+}
 void StreamFloat(const float* in, std::size_t count, float* out) {
   Stream(in, count, out);
+}
+void StreamPairsFloat(const float* in, std::size_t count, float* out) {
+  StreamPairs(in, count, out);
 }
 void StreamBFloat16(const float* in, std::size_t count, bfloat16* out) {
   Stream(in, count, out);
 }
+void StreamPairsBFloat16(const float* in, std::size_t count, bfloat16* out) {
+  StreamPairs(in, count, out);
+}
 void StreamFloat16(const float* in, std::size_t count, float16* out) {
   Stream(in, count, out);
+}
+void StreamPairsFloat16(const float* in, std::size_t count, float16* out) {
+  StreamPairs(in, count, out);
 }
 
 }  // namespace HWY_NAMESPACE
@@ -110,24 +152,38 @@ HWY_EXPORT(ReadFloat);
 HWY_EXPORT(ReadBFloat16);
 HWY_EXPORT(ReadFloat16);
 HWY_EXPORT(WriteDouble);
+HWY_EXPORT(WritePairsDouble);
 HWY_EXPORT(WriteFloat);
+HWY_EXPORT(WritePairsFloat);
 HWY_EXPORT(WriteBFloat16);
+HWY_EXPORT(WritePairsBFloat16);
 HWY_EXPORT(WriteFloat16);
+HWY_EXPORT(WritePairsFloat16);
 HWY_EXPORT(StreamDouble);
+HWY_EXPORT(StreamPairsDouble);
 HWY_EXPORT(StreamFloat);
+HWY_EXPORT(StreamPairsFloat);
 HWY_EXPORT(StreamBFloat16);
+HWY_EXPORT(StreamPairsBFloat16);
 HWY_EXPORT(StreamFloat16);
+HWY_EXPORT(StreamPairsFloat16);
 
 // NOLINTBEGIN(bugprone-macro-parentheses): T is a type
-#define EQUINORM_TYPE(T, Name)                                                  \
-  void read(const T* in, std::size_t count, Parameter<T>* out) {                \
-    HWY_DYNAMIC_DISPATCH(Read##Name)(in, count, out);                           \
-  }                                                                             \
-  void write(const Parameter<T>* in, std::size_t count, T* out) {               \
-    HWY_DYNAMIC_DISPATCH(Write##Name)(in, count, out);                          \
-  }                                                                             \
-  void write_around_caches(const Parameter<T>* in, std::size_t count, T* out) { \
-    HWY_DYNAMIC_DISPATCH(Stream##Name)(in, count, out);                         \
+#define EQUINORM_TYPE(T, Name)                                                        \
+  void read(const T* in, std::size_t count, Parameter<T>* out) {                      \
+    HWY_DYNAMIC_DISPATCH(Read##Name)(in, count, out);                                 \
+  }                                                                                   \
+  void write(const Parameter<T>* in, std::size_t count, T* out) {                     \
+    HWY_DYNAMIC_DISPATCH(Write##Name)(in, count, out);                                \
+  }                                                                                   \
+  void write_around_caches(const Parameter<T>* in, std::size_t count, T* out) {       \
+    HWY_DYNAMIC_DISPATCH(Stream##Name)(in, count, out);                               \
+  }                                                                                   \
+  void write_pairs(const Parameter<T>* in, std::size_t count, T* out) {               \
+    HWY_DYNAMIC_DISPATCH(WritePairs##Name)(in, count, out);                           \
+  }                                                                                   \
+  void write_pairs_around_caches(const Parameter<T>* in, std::size_t count, T* out) { \
+    HWY_DYNAMIC_DISPATCH(StreamPairs##Name)(in, count, out);                          \
   }
 EQUINORM_TYPE(double, Double)
 EQUINORM_TYPE(float, Float)
@@ -233,6 +289,23 @@ TYPED_TEST(NarrowElements, AreRoundedToNearestEvenWithTheSameBitsOnEveryTarget) 
   });
 }
 
+TYPED_TEST(NarrowElements, AreRoundedInPairsAsAlone) {
+  using T = TypeParam;
+  std::vector<float> in = hard_to_round<T>();
+  for (float& v : in) {  // arithmetic leaves no NaN signalling
+    if (std::isnan(v)) v = std::bit_cast<float>(std::bit_cast<std::uint32_t>(v) | 0x400000U);
+  }
+  std::vector<T> want(in.size());
+  write(in.data(), in.size(), want.data());
+  this->on_every_target([&](const std::string& target) {
+    std::vector<T> out(in.size());
+    write_pairs(in.data(), in.size(), out.data());
+    for (std::size_t i = 0; i < in.size(); ++i) {
+      ASSERT_TRUE(same(out[i], want[i])) << target << " " << in[i] << ": " << out[i].bits << " not " << want[i].bits;
+    }
+  });
+}
+
 TYPED_TEST(Elements, AreReadAndWrittenToTheLastAndNotBeyond) {
   using T = TypeParam;
   this->on_every_target([&](const std::string& target) {
@@ -256,7 +329,7 @@ TYPED_TEST(Elements, AreReadAndWrittenToTheLastAndNotBeyond) {
   });
 }
 
-TYPED_TEST(Elements, AreTheSameAroundTheCaches) {
+TYPED_TEST(Elements, AreTheSameAroundTheCachesAndInPairs) {
   using T = TypeParam;
   constexpr std::size_t kCount = 256;
   std::vector<Parameter<T>> values;
@@ -269,6 +342,12 @@ TYPED_TEST(Elements, AreTheSameAroundTheCaches) {
   this->on_every_target([&](const std::string& target) {
     aligned = {};
     write_around_caches(values.data(), kCount, aligned.out);
+    for (std::size_t i = 0; i < kCount; ++i) ASSERT_EQ(aligned.out[i], want[i]) << target << " " << i;
+    aligned = {};
+    write_pairs(values.data(), kCount, aligned.out);
+    for (std::size_t i = 0; i < kCount; ++i) ASSERT_EQ(aligned.out[i], want[i]) << target << " " << i;
+    aligned = {};
+    write_pairs_around_caches(values.data(), kCount, aligned.out);
     for (std::size_t i = 0; i < kCount; ++i) ASSERT_EQ(aligned.out[i], want[i]) << target << " " << i;
   });
 }

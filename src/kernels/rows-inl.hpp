@@ -35,7 +35,7 @@ inline constexpr std::size_t kMaxBlockRows = 32;
 /// stored.
 template <class T>
 HWY_INLINE std::size_t BlockRows(std::size_t features) {
-  return std::clamp<std::size_t>((32 << 10) / (features * sizeof(T)), kTogether, kMaxBlockRows) / kTogether * kTogether;
+  return std::clamp<std::size_t>((96 << 10) / (features * sizeof(T)), kTogether, kMaxBlockRows) / kTogether * kTogether;
 }
 
 /// Vectors that a pass along a row takes at a time.
@@ -231,16 +231,6 @@ void NormalizeRows(const RowForward<T>& norm, std::size_t begin, std::size_t end
   }
 }
 
-/// Into the second cache: a block of rows is more than the first holds.
-template <class T>
-HWY_INLINE void PrefetchL2(const T* p) {
-#if HWY_COMPILER_GCC || HWY_COMPILER_CLANG
-  __builtin_prefetch(p, 0, 2);
-#else
-  hwy::Prefetch(p);
-#endif
-}
-
 /// g and h = g·γ of the `count` elements from i on.
 template <bool kGate, class D, class T>
 struct RowGradient {
@@ -257,18 +247,16 @@ struct RowGradient {
 };
 
 /// The means of h and of h·x̂ over a row. Memory is read along rows here, as it fetches ahead by itself; GradientBlock,
-/// which goes down columns, will find all in the caches, the lines of dx too if it writes them there.
+/// which goes down columns, will find it in the caches.
 template <bool kCentered, bool kGate, class T>
 HWY_NOINLINE void SumRow(const RowBackward<T>& n, std::size_t r, RowCoefficients<T>& k) {
   using D = Tag<T>;
   constexpr D d;
   const RowAffine<T> affine(n);
   const RowNormalizer<kCentered, D> normalize(d, k);
-  const T *x = n.x.at(r), *dy = n.dy.at(r), *dx = n.dx.at(r);
-  const bool stream = n.stream;
+  const T *x = n.x.at(r), *dy = n.dy.at(r);
   LanePairs<D> sums;
   const auto pair = [&](std::size_t i, std::size_t count) EQUINORM_INLINE {
-    if (!stream) PrefetchL2(dx + i);
     const auto value = LoadCount(d, x + i, count);
     const RowGradient<kGate, D, T> gradient(d, n, dy + i, count, normalize(value),
                                             LoadCount(d, affine.gamma.at(i), count), affine.beta.at(i));

@@ -77,6 +77,8 @@ class Groups {
   }
 
  private:
+  static constexpr std::size_t kUnitsOfThread = 4;  ///< so many are dealt fairly enough
+
   /// Groups begin … end − 1 of a sample, and the part of them that is meant.
   struct Unit {
     std::size_t sample, begin, end, part;
@@ -105,19 +107,30 @@ class Groups {
   /// finish(scratch of the unit, unit) once, then apply(scratch of the unit, unit) for the parts.
   template <class Reduce, class Take, class Finish, class Apply>
   void run(const Reduce& reduce, const Take& take, const Finish& finish, const Apply& apply) const {
+    // A unit with its parts, of which scratch(part) is what each keeps; last things first, while they are in the
+    // caches.
+    const auto run_unit = [&](std::size_t i, const auto& scratch) {
+      for (std::size_t part = 0; part < p_.parts; ++part) {
+        const Unit u = unit(i, part);
+        reduce(scratch(part), u);
+        take(scratch(0), scratch(part), u);
+      }
+      finish(scratch(0), unit(i, 0));
+      for (std::size_t part = p_.parts; part-- > 0;) apply(scratch(0), unit(i, part));
+    };
     if (!p_.split) {
       parallel_for(p_.tasks, workers_, [&](std::size_t task) {
-        const Scratch<T>& s = s_[task];
         for (std::size_t i = task * p_.units / p_.tasks; i < (task + 1) * p_.units / p_.tasks; ++i) {
-          if (unit(i, 0).positions == 0) continue;
-          for (std::size_t part = 0; part < p_.parts; ++part) {
-            const Unit u = unit(i, part);
-            reduce(s, u);
-            take(s, s, u);
-          }
-          finish(s, unit(i, 0));
-          for (std::size_t part = 0; part < p_.parts; ++part) apply(s, unit(i, part));
+          if (unit(i, 0).positions > 0) run_unit(i, [&](std::size_t) -> const Scratch<T>& { return s_[task]; });
         }
+      });
+      return;
+    }
+    // Parts are tasks where units are too few to go round.
+    const auto threads = static_cast<std::size_t>(std::max(workers_.threads, 1));
+    if (p_.units % threads == 0 || p_.units >= kUnitsOfThread * threads) {
+      parallel_for(p_.units, workers_, [&](std::size_t i) {
+        run_unit(i, [&](std::size_t part) -> const Scratch<T>& { return s_[i * p_.parts + part]; });
       });
       return;
     }
@@ -153,13 +166,19 @@ class Groups {
     if (u.part + 1 == p_.parts && c.tail > 0) body(sample_begin(u) + c.rows * c.width, Block{1, c.width, c.tail});
   }
 
-  /// Rows of a part that column `at` has; of planes, which are not cut then, positions.
-  std::size_t rows_of_column(const Unit& u, std::size_t at) const {
-    if (!g_.columns) return u.positions;
+  /// How many rows of a part a column has: all the whole ones, and the last if that reaches so far. Of planes, which
+  /// are not cut then, positions.
+  struct RowCount {
+    double whole;
+    std::size_t tail;  ///< columns of the last row
+    double operator()(std::size_t column) const { return whole + (column < tail ? 1 : 0); }
+  };
+  RowCount rows_of_columns(const Unit& u) const {
+    if (!g_.columns) return {static_cast<double>(u.positions), 0};
     const kernels::ColumnPlan& c = u.columns;
     const auto row = [&](std::size_t block) { return std::min(block * c.block_rows, c.rows); };
-    return row(c.blocks * (u.part + 1) / p_.parts) - row(c.blocks * u.part / p_.parts) +
-           (u.part + 1 == p_.parts && at < c.tail ? 1 : 0);
+    const std::size_t whole = row(c.blocks * (u.part + 1) / p_.parts) - row(c.blocks * u.part / p_.parts);
+    return {static_cast<double>(whole), u.part + 1 == p_.parts ? c.tail : 0};
   }
 
   PlaneBlock planes(const Unit& u, std::size_t channels) const { return {1, 0, channels, g_.positions, u.positions}; }
@@ -212,8 +231,8 @@ class Groups {
     }
   }
 
-  /// What `moments` found of group k in the unit's part.
-  Moments group_moments(const Scratch<T>& s, const Unit& u, std::size_t k) const {
+  /// What `moments` found of group k in the unit's part, whose columns have `rows_of` rows.
+  Moments group_moments(const Scratch<T>& s, const Unit& u, const RowCount& rows_of, std::size_t k) const {
     if (in_one_piece()) {
       const std::size_t channels = (part_channel(u, u.part + 1) - part_channel(u, u.part)) / (u.end - u.begin);
       return {static_cast<double>(channels * g_.positions), s.first[k], s.second[k]};
@@ -221,7 +240,7 @@ class Groups {
     const auto for_each_column = [&](const auto& body) {
       for (std::size_t fold = 0; fold < (g_.columns ? u.columns.width : g_.channels); fold += g_.channels) {
         for (std::size_t c = k * g_.group_channels; c < (k + 1) * g_.group_channels; ++c) {
-          body(fold + c, static_cast<double>(rows_of_column(u, fold + c)));
+          body(fold + c, rows_of(fold + c));
         }
       }
     };
@@ -241,9 +260,10 @@ class Groups {
   }
 
   void take_moments(const Scratch<T>& of_unit, const Scratch<T>& part, const Unit& u) const {
+    const RowCount rows_of = rows_of_columns(u);
     for (std::size_t k = u.begin; k < u.end; ++k) {
       if (u.part == 0) of_unit.total[k] = {};
-      of_unit.total[k].merge(group_moments(part, u, k));
+      of_unit.total[k].merge(group_moments(part, u, rows_of, k));
     }
   }
 

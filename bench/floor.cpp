@@ -21,7 +21,7 @@ struct Visit {
   const std::uint8_t* in[3];
   std::uint8_t* out[2];
   bool stream;
-  std::size_t ahead = 4096;  ///< bytes fetched ahead, as our kernels do
+  std::size_t ahead;  ///< bytes fetched ahead; 0: none
 };
 
 }  // namespace equinorm::bench
@@ -42,7 +42,7 @@ std::uint8_t Pass(const Visit& v, std::size_t offset, std::size_t bytes) {
   for (; i + lanes <= offset + bytes; i += lanes) {
     auto value = hn::Zero(d);
     for (std::size_t k = 0; k < kIn; ++k) {
-      hwy::Prefetch(v.in[k] + i + v.ahead);
+      if (v.ahead != 0) hwy::Prefetch(v.in[k] + i + v.ahead);
       value = hn::Or(value, hn::LoadU(d, v.in[k] + i));
     }
     if constexpr (kOut == 0) all = hn::Or(all, value);
@@ -108,7 +108,7 @@ Order order_of(const Problem& p, std::size_t element_bytes) {
     return {count, 1, piece, 0, piece};
   }
   const bool first = p.layout == Layout::channels_first && !p.matrix();
-  if (p.op == Op::batch_norm && !first) {
+  if (p.op == Op::batch_norm && (!first || p.pass == Pass::infer)) {
     const auto [count, piece] = pieces(kPieceBytes);
     return {1, count, piece, piece, all};
   }
@@ -124,26 +124,27 @@ Order order_of(const Problem& p, std::size_t element_bytes) {
 }  // namespace
 
 template <class T>
-std::function<void()> floor(const Problem& p, const Tensors<T>& t) {
+std::function<void()> floor(const Problem& p, const Tensors<T>& t, bool fetch_ahead) {
   const auto in = [](const T* tensor) { return reinterpret_cast<const std::uint8_t*>(tensor); };
   const auto out = [](T* tensor) { return reinterpret_cast<std::uint8_t*>(tensor); };
   const Order order = order_of(p, sizeof(T));
+  const std::size_t ahead = fetch_ahead ? 4096 : 0;
   Visit reduce{}, apply{};
   if (p.pass == Pass::backward) {
     const T* x = p.by_rows() && p.add ? t.sum : t.x;
     const bool over_residual = !p.by_rows() && p.add && p.activation != Activation::none;
     const T* gate = !over_residual ? nullptr : has_slope_of_sign(p.activation) ? t.y : t.residual;
-    reduce = {{in(x), in(t.dy), in(gate)}, {}, false};
-    apply = {{in(x), in(t.dy), in(gate)}, {out(t.dx), out(t.dresidual)}, false};
+    reduce = {{in(x), in(t.dy), in(gate)}, {}, false, ahead};
+    apply = {{in(x), in(t.dy), in(gate)}, {out(t.dx), out(t.dresidual)}, false, ahead};
   } else {
-    reduce = {{in(t.x)}, {}, false};
-    apply = {{in(t.x), in(t.residual)}, {out(t.y), out(t.sum)}, false};
+    reduce = {{in(t.x)}, {}, false, ahead};
+    apply = {{in(t.x), in(t.residual)}, {out(t.y), out(t.sum)}, false, ahead};
   }
   const bool once = p.by_rows() || (p.op == Op::batch_norm && p.pass == Pass::infer);  // a row stays where it is
   const auto whole_lines = [](std::size_t count) { return count * sizeof(T) % 64 == 0; };
   apply.stream = p.elements() * sizeof(T) >= kStreamBytes && whole_lines(order.run) && whole_lines(order.stride) &&
                  whole_lines(order.spacing);
-  if (apply.stream && order.units > 1) apply.ahead = order.spacing * sizeof(T);  // what is read next
+  if (fetch_ahead && apply.stream && order.units > 1) apply.ahead = order.spacing * sizeof(T);  // what is read next
   return [=, elements = p.elements()] {
     std::uint8_t seen = 0;
     const auto visit = [&](const Visit& v, std::size_t unit, std::size_t i) {
@@ -162,10 +163,10 @@ std::function<void()> floor(const Problem& p, const Tensors<T>& t) {
   };
 }
 
-template std::function<void()> floor(const Problem&, const Tensors<float>&);
-template std::function<void()> floor(const Problem&, const Tensors<double>&);
-template std::function<void()> floor(const Problem&, const Tensors<bfloat16>&);
-template std::function<void()> floor(const Problem&, const Tensors<float16>&);
+template std::function<void()> floor(const Problem&, const Tensors<float>&, bool);
+template std::function<void()> floor(const Problem&, const Tensors<double>&, bool);
+template std::function<void()> floor(const Problem&, const Tensors<bfloat16>&, bool);
+template std::function<void()> floor(const Problem&, const Tensors<float16>&, bool);
 
 }  // namespace equinorm::bench
 #endif

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -31,10 +32,13 @@ TEST(Floor, VisitsEveryElement) {
           t.dy = memory.take<float>(p.elements());  // zeros
           t.dx = memory.take<float>(p.elements());
           for (std::size_t i = 0; i < p.elements(); ++i) t.x[i] = static_cast<float>(i % 1000) + 1;
-          floor(p, t)();
-          const float* out = p.pass == Pass::backward ? t.dx : t.y;
+          float* out = p.pass == Pass::backward ? t.dx : t.y;
           const std::string what = std::string(op.name) + " " + std::string(pass.name) + " " + std::to_string(side);
-          for (std::size_t i = 0; i < p.elements(); ++i) ASSERT_EQ(out[i], t.x[i]) << what << " element " << i;
+          for (const bool fetch_ahead : {false, true}) {
+            std::fill_n(out, p.elements(), 0.0F);
+            floor(p, t, fetch_ahead)();
+            for (std::size_t i = 0; i < p.elements(); ++i) ASSERT_EQ(out[i], t.x[i]) << what << " element " << i;
+          }
         }
       }
     }

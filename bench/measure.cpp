@@ -71,7 +71,9 @@ std::vector<Timing> timings(const Problem& p, double seconds) {
   std::vector<Contender> contenders{{"copy", copy(t.x, backward ? t.dx : t.y, p.elements(), p.threads)},
                                     {"equinorm", mine[p.pass]}};
   if (peer && (*peer)[p.pass]) contenders.push_back({"onednn", (*peer)[p.pass]});
-  if (p.threads == 1) contenders.push_back({"floor", floor(p, t)});
+  if (p.threads == 1) {
+    for (const bool fetch_ahead : {true, false}) contenders.push_back({"floor", floor(p, t, fetch_ahead)});
+  }
   if (p.threads > 1) {
     Problem alone = p;
     alone.threads = 1;
@@ -79,7 +81,13 @@ std::vector<Timing> timings(const Problem& p, double seconds) {
     if (p.pass != Pass::infer) one.train();
     contenders.push_back({"one_thread", one[p.pass]});
   }
-  return interleaved(contenders, seconds);
+  std::vector<Timing> found = interleaved(contenders, seconds);
+  if (p.threads == 1) {  // of the two floors the lower
+    const Timing last = found.back();
+    found.pop_back();
+    if (last.median_ms < found.back().median_ms) found.back() = last;
+  }
+  return found;
 }
 
 }  // namespace

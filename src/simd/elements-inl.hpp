@@ -158,22 +158,21 @@ HWY_INLINE void StoreElements(hn::Vec<D> v, D d, float16* HWY_RESTRICT p) {
 }
 
 /// Rounds a and b, results of arithmetic (a NaN among them is quiet), and writes them to the 2·Lanes(d) elements at p,
-/// as StoreElements would, but for the payload of a NaN.
+/// to the same bits as StoreElements.
 template <bool kStream, class D, class T>
 HWY_INLINE void StorePair(hn::Vec<D> a, hn::Vec<D> b, D d, T* HWY_RESTRICT p) {
   if constexpr (std::is_same_v<T, bfloat16> && hn::MaxLanes(D()) >= 4) {
-    // The halves of both side by side: half the work of rounding each by itself. What is cut off, and the place above
-    // it if that is odd, carry when they come to more than a half; the average is their sum with the bit it overflows
-    // to.
+    // The halves of both side by side: half the work of rounding each by itself. What is cut off carries into what is
+    // kept if it is more than half of the last place, or half of it and that place odd: then the sum below overflows
+    // sixteen bits, which shows at the top of an average.
     const hn::Repartition<std::uint16_t, D> d16;
-    const hn::RebindToSigned<decltype(d16)> di16;
     const auto bits_a = hn::BitCast(d16, a), bits_b = hn::BitCast(d16, b);
     const auto kept = hn::ConcatOdd(d16, bits_b, bits_a), cut = hn::ConcatEven(d16, bits_b, bits_a);
     const auto odd = hn::And(kept, hn::Set(d16, 1));
     const auto carry = hn::ShiftRight<15>(hn::AverageRound(cut, hn::Add(odd, hn::Set(d16, 0x7FFE))));
-    // No carry goes past the last NaN: 0x7FFF stays by saturation, 0xFFFF as the larger of it and 0.
-    const auto sum = hn::BitCast(d16, hn::SaturatedAdd(hn::BitCast(di16, kept), hn::BitCast(di16, carry)));
-    StoreHalves<kStream>(hn::Max(sum, kept), d16, reinterpret_cast<std::uint16_t*>(p));
+    // Infinity and NaN, whose exponent is all ones whatever the sign, take no carry.
+    const auto special = hn::SaturatedSub(hn::Add(kept, kept), hn::Set(d16, 0xFEFF));
+    StoreHalves<kStream>(hn::Add(kept, hn::SaturatedSub(carry, special)), d16, reinterpret_cast<std::uint16_t*>(p));
   } else {
     StoreElements<kStream>(a, d, p);
     StoreElements<kStream>(b, d, p + hn::MaxLanes(D()));

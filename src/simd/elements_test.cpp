@@ -5,6 +5,22 @@
 
 #include "simd/elements-inl.hpp"
 
+#ifndef EQUINORM_ELEMENTS_TEST_TABLE
+#define EQUINORM_ELEMENTS_TEST_TABLE
+namespace equinorm {
+
+/// Ways to read and to write `count` elements, in one instruction set.
+template <class T>
+struct ElementsOf {
+  using Reader = void (*)(const T* in, std::size_t count, Parameter<T>* out);
+  using Writer = void (*)(const Parameter<T>* in, std::size_t count, T* out);
+  Reader read;
+  Writer write, stream, write_pairs, stream_pairs;
+};
+
+}  // namespace equinorm
+#endif
+
 HWY_BEFORE_NAMESPACE();
 namespace equinorm {
 namespace HWY_NAMESPACE {
@@ -41,90 +57,39 @@ void Write(const Parameter<T>* in, std::size_t count, T* out) {
   if (i < count) StoreFirst(LoadFirst(d, in + i, count - i), d, out + i, count - i);
 }
 
-/// The same around the caches; out is aligned.
+/// Whole vectors around the caches; out is aligned.
 template <class T>
 void Stream(const Parameter<T>* in, std::size_t count, T* out) {
   const Tag<T> d;
   for (std::size_t i = 0; i < count; i += hn::Lanes(d)) StoreElements<true>(hn::LoadU(d, in + i), d, out + i);
 }
 
-/// Two vectors at a time.
-template <class T>
+/// Two whole vectors at a time.
+template <bool kStream, class T>
 void WritePairs(const Parameter<T>* in, std::size_t count, T* out) {
   const Tag<T> d;
   const std::size_t lanes = hn::Lanes(d);
   for (std::size_t i = 0; i < count; i += 2 * lanes) {
-    StorePair<false>(hn::LoadU(d, in + i), hn::LoadU(d, in + i + lanes), d, out + i);
-  }
-}
-template <class T>
-void StreamPairs(const Parameter<T>* in, std::size_t count, T* out) {
-  const Tag<T> d;
-  const std::size_t lanes = hn::Lanes(d);
-  for (std::size_t i = 0; i < count; i += 2 * lanes) {
-    StorePair<true>(hn::LoadU(d, in + i), hn::LoadU(d, in + i + lanes), d, out + i);
+    StorePair<kStream>(hn::LoadU(d, in + i), hn::LoadU(d, in + i + lanes), d, out + i);
   }
 }
 
-void ReadDouble(const double* in, std::size_t count, double* out) {
-  Read(in, count, out);
+template <class T>
+const ElementsOf<T>* TableOf() {
+  static constexpr ElementsOf<T> table{Read<T>, Write<T>, Stream<T>, WritePairs<false, T>, WritePairs<true, T>};
+  return &table;
 }
-void ReadFloat(const float* in, std::size_t count, float* out) {
-  Read(in, count, out);
+const ElementsOf<double>* Double() {
+  return TableOf<double>();
 }
-void ReadBFloat16(const bfloat16* in, std::size_t count, float* out) {
-  Read(in, count, out);
+const ElementsOf<float>* Float() {
+  return TableOf<float>();
 }
-void ReadFloat16(const float16* in, std::size_t count, float* out) {
-  Read(in, count, out);
+const ElementsOf<bfloat16>* BFloat16() {
+  return TableOf<bfloat16>();
 }
-void WriteDouble(const double* in, std::size_t count, double* out) {
-  Write(in, count, out);
-}
-void WritePairsDouble(const double* in, std::size_t count, double* out) {
-  WritePairs(in, count, out);
-}
-void WriteFloat(const float* in, std::size_t count, float* out) {
-  Write(in, count, out);
-}
-void WritePairsFloat(const float* in, std::size_t count, float* out) {
-  WritePairs(in, count, out);
-}
-void WriteBFloat16(const float* in, std::size_t count, bfloat16* out) {
-  Write(in, count, out);
-}
-void WritePairsBFloat16(const float* in, std::size_t count, bfloat16* out) {
-  WritePairs(in, count, out);
-}
-void WriteFloat16(const float* in, std::size_t count, float16* out) {
-  Write(in, count, out);
-}
-void WritePairsFloat16(const float* in, std::size_t count, float16* out) {
-  WritePairs(in, count, out);
-}
-void StreamDouble(const double* in, std::size_t count, double* out) {
-  Stream(in, count, out);
-}
-void StreamPairsDouble(const double* in, std::size_t count, double* out) {
-  StreamPairs(in, count, out);
-}
-void StreamFloat(const float* in, std::size_t count, float* out) {
-  Stream(in, count, out);
-}
-void StreamPairsFloat(const float* in, std::size_t count, float* out) {
-  StreamPairs(in, count, out);
-}
-void StreamBFloat16(const float* in, std::size_t count, bfloat16* out) {
-  Stream(in, count, out);
-}
-void StreamPairsBFloat16(const float* in, std::size_t count, bfloat16* out) {
-  StreamPairs(in, count, out);
-}
-void StreamFloat16(const float* in, std::size_t count, float16* out) {
-  Stream(in, count, out);
-}
-void StreamPairsFloat16(const float* in, std::size_t count, float16* out) {
-  StreamPairs(in, count, out);
+const ElementsOf<float16>* Float16() {
+  return TableOf<float16>();
 }
 
 }  // namespace HWY_NAMESPACE
@@ -139,6 +104,7 @@ HWY_AFTER_NAMESPACE();
 #include <limits>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "core/elements.hpp"
@@ -147,50 +113,24 @@ HWY_AFTER_NAMESPACE();
 namespace equinorm {
 namespace {
 HWY_EXPORT(Width);
-HWY_EXPORT(ReadDouble);
-HWY_EXPORT(ReadFloat);
-HWY_EXPORT(ReadBFloat16);
-HWY_EXPORT(ReadFloat16);
-HWY_EXPORT(WriteDouble);
-HWY_EXPORT(WritePairsDouble);
-HWY_EXPORT(WriteFloat);
-HWY_EXPORT(WritePairsFloat);
-HWY_EXPORT(WriteBFloat16);
-HWY_EXPORT(WritePairsBFloat16);
-HWY_EXPORT(WriteFloat16);
-HWY_EXPORT(WritePairsFloat16);
-HWY_EXPORT(StreamDouble);
-HWY_EXPORT(StreamPairsDouble);
-HWY_EXPORT(StreamFloat);
-HWY_EXPORT(StreamPairsFloat);
-HWY_EXPORT(StreamBFloat16);
-HWY_EXPORT(StreamPairsBFloat16);
-HWY_EXPORT(StreamFloat16);
-HWY_EXPORT(StreamPairsFloat16);
+HWY_EXPORT(Double);
+HWY_EXPORT(Float);
+HWY_EXPORT(BFloat16);
+HWY_EXPORT(Float16);
 
-// NOLINTBEGIN(bugprone-macro-parentheses): T is a type
-#define EQUINORM_TYPE(T, Name)                                                        \
-  void read(const T* in, std::size_t count, Parameter<T>* out) {                      \
-    HWY_DYNAMIC_DISPATCH(Read##Name)(in, count, out);                                 \
-  }                                                                                   \
-  void write(const Parameter<T>* in, std::size_t count, T* out) {                     \
-    HWY_DYNAMIC_DISPATCH(Write##Name)(in, count, out);                                \
-  }                                                                                   \
-  void write_around_caches(const Parameter<T>* in, std::size_t count, T* out) {       \
-    HWY_DYNAMIC_DISPATCH(Stream##Name)(in, count, out);                               \
-  }                                                                                   \
-  void write_pairs(const Parameter<T>* in, std::size_t count, T* out) {               \
-    HWY_DYNAMIC_DISPATCH(WritePairs##Name)(in, count, out);                           \
-  }                                                                                   \
-  void write_pairs_around_caches(const Parameter<T>* in, std::size_t count, T* out) { \
-    HWY_DYNAMIC_DISPATCH(StreamPairs##Name)(in, count, out);                          \
+/// Those of the instruction set in use.
+template <class T>
+const ElementsOf<T>& elements() {
+  if constexpr (std::is_same_v<T, double>) {
+    return *HWY_DYNAMIC_DISPATCH(Double)();
+  } else if constexpr (std::is_same_v<T, float>) {
+    return *HWY_DYNAMIC_DISPATCH(Float)();
+  } else if constexpr (std::is_same_v<T, bfloat16>) {
+    return *HWY_DYNAMIC_DISPATCH(BFloat16)();
+  } else {
+    return *HWY_DYNAMIC_DISPATCH(Float16)();
   }
-EQUINORM_TYPE(double, Double)
-EQUINORM_TYPE(float, Float)
-EQUINORM_TYPE(bfloat16, BFloat16)
-EQUINORM_TYPE(float16, Float16)
-#undef EQUINORM_TYPE
-// NOLINTEND(bugprone-macro-parentheses)
+}
 
 template <class T>
 class Elements : public testing::Test {
@@ -234,7 +174,7 @@ TYPED_TEST(NarrowElements, OfEveryBitPatternAreReadExactly) {
   const std::vector<T> in = every_pattern<T>();
   this->on_every_target([&](const std::string& target) {
     std::vector<float> out(in.size());
-    read(in.data(), in.size(), out.data());
+    elements<T>().read(in.data(), in.size(), out.data());
     for (std::size_t i = 0; i < in.size(); ++i) {
       ASSERT_TRUE(same(out[i], static_cast<float>(to_double(in[i])))) << target << " bits " << i << ": " << out[i];
     }
@@ -278,10 +218,10 @@ TYPED_TEST(NarrowElements, AreRoundedToNearestEvenWithTheSameBitsOnEveryTarget) 
   want.reserve(in.size());
   for (const float v : in) want.push_back(to_element<T>(static_cast<double>(v)));
   std::vector<T> first(in.size());
-  write(in.data(), in.size(), first.data());
+  elements<T>().write(in.data(), in.size(), first.data());
   this->on_every_target([&](const std::string& target) {
     std::vector<T> out(in.size());
-    write(in.data(), in.size(), out.data());
+    elements<T>().write(in.data(), in.size(), out.data());
     for (std::size_t i = 0; i < in.size(); ++i) {
       ASSERT_TRUE(same(out[i], want[i])) << target << " " << in[i] << ": " << out[i].bits << " not " << want[i].bits;
       ASSERT_EQ(out[i].bits, first[i].bits) << target << " " << in[i];  // also those of NaN
@@ -292,16 +232,16 @@ TYPED_TEST(NarrowElements, AreRoundedToNearestEvenWithTheSameBitsOnEveryTarget) 
 TYPED_TEST(NarrowElements, AreRoundedInPairsAsAlone) {
   using T = TypeParam;
   std::vector<float> in = hard_to_round<T>();
-  for (float& v : in) {  // arithmetic leaves no NaN signalling
+  for (float& v : in) {  // no arithmetic leaves a signalling NaN
     if (std::isnan(v)) v = std::bit_cast<float>(std::bit_cast<std::uint32_t>(v) | 0x400000U);
   }
   std::vector<T> want(in.size());
-  write(in.data(), in.size(), want.data());
+  elements<T>().write(in.data(), in.size(), want.data());
   this->on_every_target([&](const std::string& target) {
     std::vector<T> out(in.size());
-    write_pairs(in.data(), in.size(), out.data());
+    elements<T>().write_pairs(in.data(), in.size(), out.data());
     for (std::size_t i = 0; i < in.size(); ++i) {
-      ASSERT_TRUE(same(out[i], want[i])) << target << " " << in[i] << ": " << out[i].bits << " not " << want[i].bits;
+      ASSERT_EQ(out[i].bits, want[i].bits) << target << " " << in[i];  // also those of NaN
     }
   });
 }
@@ -315,13 +255,13 @@ TYPED_TEST(Elements, AreReadAndWrittenToTheLastAndNotBeyond) {
       const std::unique_ptr<T[]> in(new T[count]);
       for (std::size_t i = 0; i < count; ++i) in[i] = to_element<T>(static_cast<double>(i) + 0.5);
       std::vector<Parameter<T>> values(count);
-      read(in.get(), count, values.data());
+      elements<T>().read(in.get(), count, values.data());
       for (std::size_t i = 0; i < count; ++i) {
         ASSERT_EQ(static_cast<double>(values[i]), static_cast<double>(i) + 0.5) << target << " " << count;
       }
       const T sentinel = to_element<T>(-99);
       std::vector<T> out(count + most, sentinel);
-      write(values.data(), count, out.data());
+      elements<T>().write(values.data(), count, out.data());
       for (std::size_t i = 0; i < out.size(); ++i) {
         ASSERT_EQ(to_double(out[i]), i < count ? static_cast<double>(i) + 0.5 : -99) << target << " " << count;
       }
@@ -338,17 +278,14 @@ TYPED_TEST(Elements, AreTheSameAroundTheCachesAndInPairs) {
     T out[kCount] = {};
   } aligned;
   std::vector<T> want(kCount);
-  write(values.data(), kCount, want.data());
+  elements<T>().write(values.data(), kCount, want.data());
   this->on_every_target([&](const std::string& target) {
-    aligned = {};
-    write_around_caches(values.data(), kCount, aligned.out);
-    for (std::size_t i = 0; i < kCount; ++i) ASSERT_EQ(aligned.out[i], want[i]) << target << " " << i;
-    aligned = {};
-    write_pairs(values.data(), kCount, aligned.out);
-    for (std::size_t i = 0; i < kCount; ++i) ASSERT_EQ(aligned.out[i], want[i]) << target << " " << i;
-    aligned = {};
-    write_pairs_around_caches(values.data(), kCount, aligned.out);
-    for (std::size_t i = 0; i < kCount; ++i) ASSERT_EQ(aligned.out[i], want[i]) << target << " " << i;
+    const ElementsOf<T>& with = elements<T>();
+    for (const auto& writer : {with.stream, with.write_pairs, with.stream_pairs}) {
+      aligned = {};
+      writer(values.data(), kCount, aligned.out);
+      for (std::size_t i = 0; i < kCount; ++i) ASSERT_EQ(aligned.out[i], want[i]) << target << " " << i;
+    }
   });
 }
 

@@ -33,8 +33,43 @@ struct Call : CallOverResidual<Call<T>, T> {
                                   this->wanted(for_dresidual), this->gradients(), execution);
   }
 
+  /// With the running statistics of each channel c: mean (c mod 7)/8 − 1/4, and variance (c mod 5 + 2)/4.
+  Status infer_to(T* for_y, const Execution& execution = {}) const {
+    std::vector<Parameter<T>> means, variances;
+    for (std::size_t c = 0; c < this->channels; ++c) {
+      means.push_back(to_element<Parameter<T>>(running_mean(c)));
+      variances.push_back(to_element<Parameter<T>>(running_variance(c)));
+    }
+    return batch_norm_inference<T>(options, in(this->x), this->affine(), means.data(), variances.data(), this->added(),
+                                   view(for_y), execution);
+  }
+  static double running_mean(std::size_t c) { return static_cast<double>(c % 7) / 8 - 0.25; }
+  static double running_variance(std::size_t c) { return static_cast<double>(c % 5 + 2) / 4; }
+
   BatchNormOptions options{};
 };
+
+/// y of infer_to, without an activation. The bound is forward's (below): the statistics are given, and err in nothing.
+template <class T>
+void expect_inference_right(const Call<T>& call, const std::string& what) {
+  constexpr double u = kUnit<Parameter<T>>;
+  std::vector<double> mean, variance;
+  for (std::size_t c = 0; c < call.channels; ++c) {
+    mean.push_back(call.running_mean(c));
+    variance.push_back(call.running_variance(c));
+  }
+  const auto add = call.add ? widen(call.residual) : std::vector<double>{};
+  const auto want = reference::batch_norm_inference(widen(call.x), call.shape, call.layout, widen(call.gamma),
+                                                    widen(call.beta), mean, variance, add, false, call.options.epsilon);
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    const std::size_t c = call.channel_of(i);
+    const double gamma = std::abs(to_double(call.gamma[c])), beta = std::abs(to_double(call.beta[c]));
+    const double x_hat = std::abs(to_double(call.x[i]) - mean[c]) / std::sqrt(variance[c]);
+    const double z_error = u * (6 * gamma * (x_hat + 1) + 3 * beta + 2 * (add.empty() ? 0 : std::abs(add[i])));
+    ASSERT_NEAR(to_double(call.y[i]), want[i], z_error + kUnit<T> * std::abs(want[i]) + kTiny<T>)
+        << what << " element " << i;
+  }
+}
 
 /// The bounds of batch_norm_test.cpp, in roundings of the type of computing, and one of T. An activation adds 8 of its
 /// own (simd/activation-inl.hpp) and multiplies the error of z by its slope, at most 1.13; its own slope differs by as

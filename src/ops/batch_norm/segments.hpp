@@ -1,5 +1,5 @@
 // Batch norm over [samples, channels, inner]: group of channels by group, each normalized while it is still in the
-// caches.
+// caches; inference in the order of memory.
 #pragma once
 
 #include <algorithm>

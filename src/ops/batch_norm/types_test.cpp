@@ -91,6 +91,33 @@ TYPED_TEST(BatchNormTypes, OutputsAroundTheCachesHaveTheSameBits) {
   }
 }
 
+TYPED_TEST(BatchNormTypes, InferenceMatchesTheReferenceOnEveryShape) {
+  for (const auto& shape : cases::shapes()) {
+    for (const bool add : {false, true}) {
+      for (const int threads : {1, 3}) {
+        Call<TypeParam> call(shape.shape, shape.layout, 0);
+        call.add = add;
+        ASSERT_TRUE(call.infer_to(call.y.data(), {threads}).ok()) << describe(shape);
+        expect_inference_right(call, describe(shape) + (add ? ", add, " : ", ") + std::to_string(threads));
+        if (testing::Test::HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+TYPED_TEST(BatchNormTypes, InferenceAroundTheCachesMatchesTheReference) {
+  constexpr std::size_t all = (std::size_t{8} << 20) / sizeof(TypeParam);
+  for (const Shape& shape : {Shape{all / (6 * 32 * 32) + 1, 6, 32, 32}, Shape{all / (2 * 128 * 128) + 1, 2, 128, 128},
+                             Shape{all / (48 * 7 * 7) + 1, 48, 7, 7}}) {
+    Call<TypeParam> call(shape, Layout::channels_first, 0);
+    Room<TypeParam> y(call.x.size(), true);
+    ASSERT_TRUE(call.infer_to(y.data()).ok());
+    call.y = y.copy();
+    expect_inference_right(call, testing_tools::describe(shape, Layout::channels_first));
+    if (testing::Test::HasFatalFailure()) return;
+  }
+}
+
 TYPED_TEST(BatchNormTypes, BackwardOverAResidualIsTheSameHoweverItIsAsked) {
   for (const auto& shape : cases::shapes()) {
     expect_backward_is_the_same_however_asked(Call<TypeParam>(shape.shape, shape.layout, 0), describe(shape));

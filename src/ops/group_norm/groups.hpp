@@ -107,21 +107,21 @@ class Groups {
   /// finish(scratch of the unit, unit) once, then apply(scratch of the unit, unit) for the parts.
   template <class Reduce, class Take, class Finish, class Apply>
   void run(const Reduce& reduce, const Take& take, const Finish& finish, const Apply& apply) const {
-    // A unit with its parts, of which scratch(part) is what each keeps; last things first, while they are in the
-    // caches.
-    const auto run_unit = [&](std::size_t i, const auto& scratch) {
+    // Applied to the last part first, which is in the caches.
+    const auto run_unit = [&](std::size_t i, const Scratch<T>& s) {
+      if (unit(i, 0).positions == 0) return;
       for (std::size_t part = 0; part < p_.parts; ++part) {
         const Unit u = unit(i, part);
-        reduce(scratch(part), u);
-        take(scratch(0), scratch(part), u);
+        reduce(s, u);
+        take(s, s, u);
       }
-      finish(scratch(0), unit(i, 0));
-      for (std::size_t part = p_.parts; part-- > 0;) apply(scratch(0), unit(i, part));
+      finish(s, unit(i, 0));
+      for (std::size_t part = p_.parts; part-- > 0;) apply(s, unit(i, part));
     };
     if (!p_.split) {
       parallel_for(p_.tasks, workers_, [&](std::size_t task) {
         for (std::size_t i = task * p_.units / p_.tasks; i < (task + 1) * p_.units / p_.tasks; ++i) {
-          if (unit(i, 0).positions > 0) run_unit(i, [&](std::size_t) -> const Scratch<T>& { return s_[task]; });
+          run_unit(i, s_[task]);
         }
       });
       return;
@@ -129,9 +129,7 @@ class Groups {
     // Parts are tasks where units are too few to go round.
     const auto threads = static_cast<std::size_t>(std::max(workers_.threads, 1));
     if (p_.units % threads == 0 || p_.units >= kUnitsOfThread * threads) {
-      parallel_for(p_.units, workers_, [&](std::size_t i) {
-        run_unit(i, [&](std::size_t part) -> const Scratch<T>& { return s_[i * p_.parts + part]; });
-      });
+      parallel_for(p_.units, workers_, [&](std::size_t i) { run_unit(i, s_[i * p_.parts]); });
       return;
     }
     const auto unit_of = [&](std::size_t task) { return unit(task / p_.parts, task % p_.parts); };

@@ -253,23 +253,16 @@ std::string markdown(const Results& results) {
     }
   }
   text += fmt::format(
-      "Medians as multiples of a copy of the same tensor of the same type, measured in the same run, with oneDNN "
-      "(2.6.3 in "
-      "Debian 12) in the same\n"
-      "program where it has the operation; one thread and f32 unless a row says otherwise. Spread: the middle half of "
-      "our "
-      "samples over their median.\n"
-      "Rows are shapes `N,C,H,W` or `rows,channels`; the target is what our figure may be. The floor is what passes "
-      "over "
-      "memory like ours take without\n"
-      "arithmetic: the input read for the statistics, then read again and the output written. It is measured too, in "
-      "one "
-      "order of visits, the next\nfetched by hand or not, whichever is faster: a guide, not a proof, and one that ours "
-      "is below counts for nothing.\n"
-      "Of {} rows **{} miss their target** (`target`), {} of them with a target below the floor, and in **{} oneDNN is "
-      "more "
-      "than {} times as fast**\n"
-      "(`peer`). Differences under 1.3 can be noise on a shared machine.\n\n![Chart of this table](speed.svg)\n",
+      R"(Medians as multiples of a copy of the same tensor of the same type, measured in the same run, with oneDNN (2.6.3 in Debian 12) in the same
+program where it has the operation; one thread and f32 unless a row says otherwise. Spread: the middle half of our samples over their median.
+Rows are shapes `N,C,H,W` or `rows,channels`; the target is what our figure may be. The floor is what passes over memory like ours take without
+arithmetic: the input read for the statistics, then read again and the output written. It is measured too, in one order of visits, the next
+fetched by hand or not, whichever is faster: a guide, not a proof, and one that ours is below counts for nothing.
+Of {} rows **{} miss their target** (`target`), {} of them with a target below the floor, and in **{} oneDNN is more than {} times as fast**
+(`peer`). Differences under 1.3 can be noise on a shared machine.
+
+![Chart of this table](speed.svg)
+)",
       rows, missed, forbidden, behind, kPeerMargin);
   if (results.quick) text += "\nA quick run: batches are a 16th of those of a full run, which the targets are for.\n";
   for (const auto& [title, list] : results.sections) {

@@ -17,6 +17,7 @@ namespace equinorm {
 namespace HWY_NAMESPACE {
 
 inline constexpr std::size_t kElementwiseStrip = HWY_TARGET <= HWY_AVX3 ? 4 : 1;
+/// Of a tile: its inputs stay in the first cache while the strips go over them.
 inline constexpr std::size_t kTileElements = 8192;
 
 /// Calls strip(d, vectors, column, begin, end) for tiles of some rows, begin … end − 1, strip by strip: the

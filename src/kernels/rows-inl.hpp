@@ -322,6 +322,7 @@ HWY_INLINE void GradientStrip(const RowBackward<T>& n, const RowAffine<T>& affin
         const RowGradient<kGate, D, T> gradient(d, n, dy + i, lanes, x_hat, gamma[v], affine.beta.at(column + i));
         auto value = kCentered ? hn::Sub(gradient.h, mean_h) : gradient.h;
         value = hn::Mul(hn::Sub(value, hn::Mul(x_hat, mean_hx)), normalize.inverse);
+        // Unlikely or not: their code may lie elsewhere, so that the common case runs straight on.
         if (dsum != nullptr) [[unlikely]]
           value = hn::Add(value, LoadCount(d, dsum + column + i, lanes));
         values[v] = value;

@@ -36,8 +36,8 @@ inline double power_of_two(double x) {
 inline double unit_of(double inverse_deviation, double mean) {
   // 2¹⁰⁰ over a power of two: the difference of exponents.
   const double size = power_of_two(std::max(std::abs(mean), 1.0));
-  const double most = std::bit_cast<double>(std::bit_cast<std::uint64_t>(0x1p100) + std::bit_cast<std::uint64_t>(1.0) -
-                                            std::bit_cast<std::uint64_t>(size));
+  const auto most = std::bit_cast<double>(std::bit_cast<std::uint64_t>(0x1p100) + std::bit_cast<std::uint64_t>(1.0) -
+                                          std::bit_cast<std::uint64_t>(size));
   return std::max(std::min(power_of_two(inverse_deviation), most), 0x1p-100);
 }
 

@@ -82,8 +82,8 @@ TYPED_TEST(BatchNormTypes, OutputsAroundTheCachesHaveTheSameBits) {
       {{all / 64 + 1, 64}, last, "a strip"},
       {{all / 65 + 1, 65}, last, "folded, with a tail"},
       {{all / 2048 + 1, 2048}, last, "wide rows"},
-      {{all / (6 * 32 * 32) + 1, 6, 32, 32}, first, "planes"},
-      {{all / (48 * 7 * 7) + 1, 48, 7, 7}, first, "planes taken as columns"},
+      {{all / 6 / 32 / 32 + 1, 6, 32, 32}, first, "planes"},
+      {{all / 48 / 7 / 7 + 1, 48, 7, 7}, first, "planes taken as columns"},
   };
   for (const auto& shape : shapes) {
     expect_the_same_around_the_caches(Call<TypeParam>(shape.shape, shape.layout, 0), describe(shape));
@@ -107,8 +107,8 @@ TYPED_TEST(BatchNormTypes, InferenceMatchesTheReferenceOnEveryShape) {
 
 TYPED_TEST(BatchNormTypes, InferenceAroundTheCachesMatchesTheReference) {
   constexpr std::size_t all = (std::size_t{8} << 20) / sizeof(TypeParam);
-  for (const Shape& shape : {Shape{all / (6 * 32 * 32) + 1, 6, 32, 32}, Shape{all / (2 * 128 * 128) + 1, 2, 128, 128},
-                             Shape{all / (48 * 7 * 7) + 1, 48, 7, 7}}) {
+  for (const Shape& shape : {Shape{all / 6 / 32 / 32 + 1, 6, 32, 32}, Shape{all / 2 / 128 / 128 + 1, 2, 128, 128},
+                             Shape{all / 48 / 7 / 7 + 1, 48, 7, 7}}) {
     Call<TypeParam> call(shape, Layout::channels_first, 0);
     Room<TypeParam> y(call.x.size(), true);
     ASSERT_TRUE(call.infer_to(y.data()).ok());

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <numeric>
 
+#include "reduce/blocks.hpp"
+
 namespace equinorm::kernels {
 
 /// The cut of [values, channels]. `fold` consecutive rows are read as one of `width` = fold · channels columns, so that
@@ -19,7 +21,8 @@ struct ColumnPlan {
     width = fold * channels;
     rows = values / fold;
     tail = values % fold * channels;
-    block_rows = std::clamp<std::size_t>(kBlockFloats / width, 32, 512);
+    block_rows = width <= kNarrowMoments ? std::clamp<std::size_t>(kBlockFloats / width, 32, 512)
+                                         : std::clamp<std::size_t>(kWideBlockFloats / width, 64, 512);
     blocks = (rows + block_rows - 1) / block_rows;
     const std::size_t blocks_of_a_chunk = std::max(kChunkFloats / (block_rows * width), blocks / kMaxChunks) + 1;
     chunk_rows = blocks_of_a_chunk * block_rows;
@@ -32,6 +35,7 @@ struct ColumnPlan {
   static constexpr std::size_t kWide = 2048;              // columns: more are slow
   static constexpr std::size_t kMaxFoldedWidth = 8192;    // coefficients of a folded row stay in the first caches
   static constexpr std::size_t kBlockFloats = 8192;       // 32 KiB: the second pass finds a block in L1
+  static constexpr std::size_t kWideBlockFloats = 32768;  // nothing is read twice: the fewer blocks the better
   static constexpr std::size_t kChunkFloats = 256 << 10;  // 1 MiB: partial results are small beside it
   static constexpr std::size_t kMaxChunks = 32;
 

@@ -379,6 +379,22 @@ TEST(BatchNorm, AnOutlierOf1e8DoesNotCostTheOthersTheirDigits) {
   }
 }
 
+// Wide rows take differences to the mean of the rows before (AccumulateWideMoments): Σd² is at most twice M2, but for
+// the first block.
+TEST(BatchNorm, AMeanThatJumpsCostsNoDigits) {
+  constexpr std::size_t channels = 300, rows = 700, block = 109;  // of 32768 values
+  for (const std::size_t jump : {std::size_t{1}, std::size_t{8}, block - 1, block, block + 1, 2 * block + 5, rows - 1}) {
+    std::vector<float> x = cases::make(cases::values().front(), channels * rows, 12);
+    for (std::size_t i = jump * channels; i < x.size(); ++i) x[i] += i % 2 == 0 ? 1e6F : -3e4F;
+    Call call({rows, channels}, Layout::channels_last, x);
+    ASSERT_TRUE(call.forward().ok());
+    constexpr double kRarity = 16;  // of the first block's K, of one row in 13
+    expect_forward(call, "jump behind row " + std::to_string(jump), kRarity);
+    ASSERT_TRUE(call.backward().ok());
+    expect_backward(call, "jump behind row " + std::to_string(jump), kRarity);
+  }
+}
+
 TEST(BatchNorm, NanAndInfinityStayInTheirChannel) {
   for (const Layout layout : {Layout::channels_last, Layout::channels_first}) {
     const Shape shape = layout == Layout::channels_last ? Shape{6, 9, 3} : Shape{6, 3, 9};

@@ -20,24 +20,16 @@ class Segments {
   Segments(const Geometry& g, const Scratch<T>& scratch, Workers workers)
       : g_(g), p_(g), s_(scratch), workers_(workers) {}
 
-  /// Statistics, then y. A group that is not cut is normalized at once, from the caches.
+  /// Statistics, then y.
   void forward(kernels::Forward<T> t, const Statistics& out, const ForwardChannels<T>& channels) const {
     t.stream = streams(t.y);
     t.ahead = p_.group * g_.inner;
-    for_each_part([&](const Part& part) {
-      moments(part, t.x);
-      for (std::size_t c = part.begin; p_.parts == 1 && c < part.end; ++c) {
-        finish_statistics(c, out);
-        channels.prepare(c);
-      }
-      if (p_.parts == 1) normalize_part(part, t, channels);
-    });
-    if (p_.parts == 1) return;
-    for (std::size_t c = 0; c < g_.channels; ++c) {
-      finish_statistics(c, out);
-      channels.prepare(c);
-    }
-    for_each_part([&](const Part& part) { normalize_part(part, t, channels); });
+    run([&](const Part& part) { moments(part, t.x); },
+        [&](std::size_t c) {
+          finish_statistics(c, out);
+          channels.prepare(c);
+        },
+        [&](const Part& part) { normalize_part(part, t, channels); });
   }
 
   void statistics(const T* x, const Statistics& out) const {
@@ -69,41 +61,46 @@ class Segments {
     t.stream = streams(t.dx);
     t.ahead = p_.group * g_.inner;
     channels.forward().prepare_all();
-    for_each_part([&](const Part& part) {
-      std::array<double, kMaxPlaneChannels> sum{}, dot{};
-      for (std::size_t i = part.first_piece; i < part.end_piece; ++i) {
-        with_kernels([&](const auto& run) {
-          run.plane_dots(t.at(p_.offset(part.begin, i)), p_.block(part.begin, part.end, i),
-                         coefficients().at(part.begin), sum.data(), dot.data());
-        });
-      }
-      for (std::size_t c = part.begin; c < part.end; ++c) {
-        s_.first[at(c, part.index)] = sum[c - part.begin];
-        s_.second[at(c, part.index)] = dot[c - part.begin];
-        if (p_.parts == 1) finish_gradients(c, t, channels);
-      }
-      if (p_.parts == 1) differentiate_part(part, t, channels);
-    });
-    if (p_.parts == 1) return;
-    for (std::size_t c = 0; c < g_.channels; ++c) finish_gradients(c, t, channels);
-    for_each_part([&](const Part& part) { differentiate_part(part, t, channels); });
+    run([&](const Part& part) { dots(part, t); }, [&](std::size_t c) { finish_gradients(c, t, channels); },
+        [&](const Part& part) { differentiate_part(part, t, channels); });
   }
 
  private:
-  /// What one thread does at a time: some pieces of a group of channels.
+  static constexpr std::size_t kGroupsOfThread = 4;  ///< so many are dealt fairly enough
+
+  /// Some pieces of a group of channels.
   struct Part {
     std::size_t index;                   ///< which of the group's parts
     std::size_t begin, end;              ///< channels
     std::size_t first_piece, end_piece;  ///< pieces
   };
 
+  Part part(std::size_t group, std::size_t index) const {
+    const std::size_t begin = group * p_.group;
+    return {index, begin, std::min(begin + p_.group, g_.channels), p_.first_piece(index), p_.first_piece(index + 1)};
+  }
   template <class Body>
   void for_each_part(const Body& body) const {
-    parallel_for(p_.groups * p_.parts, workers_, [&](std::size_t unit) {
-      const std::size_t index = unit % p_.parts, begin = unit / p_.parts * p_.group;
-      body(Part{index, begin, std::min(begin + p_.group, g_.channels), p_.first_piece(index),
-                p_.first_piece(index + 1)});
-    });
+    parallel_for(p_.groups * p_.parts, workers_,
+                 [&](std::size_t unit) { body(part(unit / p_.parts, unit % p_.parts)); });
+  }
+
+  /// For each group of channels: reduce(part) for its parts, finish(channel) once, then apply(part) from the last on,
+  /// which is in the caches. Where groups do not go round the threads, their parts are dealt instead.
+  template <class Reduce, class Finish, class Apply>
+  void run(const Reduce& reduce, const Finish& finish, const Apply& apply) const {
+    const auto threads = static_cast<std::size_t>(std::max(workers_.threads, 1));
+    if (p_.parts == 1 || p_.groups % threads == 0 || p_.groups >= kGroupsOfThread * threads) {
+      parallel_for(p_.groups, workers_, [&](std::size_t group) {
+        for (std::size_t index = 0; index < p_.parts; ++index) reduce(part(group, index));
+        for (std::size_t c = part(group, 0).begin; c < part(group, 0).end; ++c) finish(c);
+        for (std::size_t index = p_.parts; index-- > 0;) apply(part(group, index));
+      });
+      return;
+    }
+    for_each_part(reduce);
+    for (std::size_t c = 0; c < g_.channels; ++c) finish(c);
+    for_each_part(apply);
   }
 
   /// Calls body with the kernels for these planes.
@@ -142,6 +139,20 @@ class Segments {
     for (std::size_t c = part.begin; c < part.end; ++c) {
       s_.first[at(c, part.index)] = total[c - part.begin].mean;
       s_.second[at(c, part.index)] = total[c - part.begin].m2;
+    }
+  }
+
+  void dots(const Part& part, const kernels::Backward<T>& t) const {
+    std::array<double, kMaxPlaneChannels> sum{}, dot{};
+    for (std::size_t i = part.first_piece; i < part.end_piece; ++i) {
+      with_kernels([&](const auto& run) {
+        run.plane_dots(t.at(p_.offset(part.begin, i)), p_.block(part.begin, part.end, i), coefficients().at(part.begin),
+                       sum.data(), dot.data());
+      });
+    }
+    for (std::size_t c = part.begin; c < part.end; ++c) {
+      s_.first[at(c, part.index)] = sum[c - part.begin];
+      s_.second[at(c, part.index)] = dot[c - part.begin];
     }
   }
 

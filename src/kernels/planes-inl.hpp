@@ -49,8 +49,9 @@ void PlaneDotSums(const Backward<T>& tensors, const PlaneBlock& block, const Coe
     using D = Tag<T>;
     const Backward<T> t = tensors;
     const Coefficients<T> k = coefficients;
+    const bool ahead = FetchesAhead<T>(block);
     const auto gradient = [&](std::size_t at, std::size_t c, std::size_t count, auto difference) EQUINORM_INLINE {
-      PrefetchSegment(t.dy + at, block.length);
+      if (ahead) hwy::Prefetch(t.dy + at + kAhead<T>);
       return GatedGradient<gate, output>(D(), t, at, count, difference, Normalizer<D>(PerChannel(), D(), k, c));
     };
     PlaneDots(t.x, block, k.mean, k.unit, gradient, sum, dot);

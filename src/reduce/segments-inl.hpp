@@ -24,11 +24,11 @@ namespace HWY_NAMESPACE {
 
 inline constexpr std::size_t kSegmentLanes = 32;
 
-/// Fetches ahead within a long segment. Short ones are the caller's to fetch: what lies behind them may belong to
-/// another channel.
+/// Whether what lies kAhead behind an element is worth fetching: it is of the same segment or the one that comes next.
+/// Behind a short one of many samples lies another group of channels, whose turn is much later.
 template <class T>
-HWY_INLINE void PrefetchSegment(const T* p, std::size_t length) {
-  if (length >= kAhead<T>) hwy::Prefetch(p + kAhead<T>);
+HWY_INLINE bool FetchesAhead(const PlaneBlock& planes) {
+  return planes.samples == 1 || planes.length >= kAhead<T>;
 }
 
 /// The sum of the lanes of a vector, by halves: lane i takes lane i + lanes/2, then i + lanes/4, …
@@ -197,6 +197,7 @@ void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, Moments* HW
   constexpr D d;
   const auto [samples, stride, channels, spacing, length] = planes;  // clang 14 lets no lambda capture these
   const auto n = static_cast<double>(samples * length);
+  const bool ahead = FetchesAhead<T>(planes);
 
   // Pass 1: shifts, as in AccumulateColumnMoments; of a sampled segment every eighth group of lanes.
   const std::size_t sample = SampleStep(samples), sampled_length = std::min<std::size_t>(kSegmentLanes, length);
@@ -236,7 +237,7 @@ void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, Moments* HW
       AddPairs(
           d, length,
           [&](std::size_t i) EQUINORM_INLINE {
-            PrefetchSegment(segment + i, planes.length);
+            if (ahead) hwy::Prefetch(segment + i + kAhead<T>);
             return pair(LoadElements(d, segment + i));
           },
           [&](std::size_t i, std::size_t count) EQUINORM_INLINE { return pair(LoadFirst(d, segment + i, count)); },
@@ -267,6 +268,7 @@ HWY_INLINE void PlaneDots(const T* HWY_RESTRICT x, const PlaneBlock& planes, con
   constexpr D d;
   constexpr std::size_t kLanes = hn::MaxLanes(d);
   const auto [samples, stride, channels, spacing, length] = planes;  // clang 14 lets no lambda capture these
+  const bool ahead = FetchesAhead<T>(planes);
   HWY_ALIGN double all[kMaxPlaneChannels][LanePairs<D>::kSaved];
   for (std::size_t s = 0; s < samples; ++s) {
     for (std::size_t c = 0; c < channels; ++c) {
@@ -282,7 +284,7 @@ HWY_INLINE void PlaneDots(const T* HWY_RESTRICT x, const PlaneBlock& planes, con
       AddPairs(
           d, length,
           [&](std::size_t i) EQUINORM_INLINE {
-            PrefetchSegment(x + base + i, planes.length);
+            if (ahead) hwy::Prefetch(x + base + i + kAhead<T>);
             return pair(i, kLanes);
           },
           pair, sums);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "core/elements.hpp"
 #include "core/philox.hpp"
@@ -10,6 +11,7 @@
 #include "ours.hpp"
 #include "parallel/parallel_for.hpp"
 #include "peers/onednn.hpp"
+#include "plain.hpp"
 
 namespace equinorm::bench {
 namespace {
@@ -38,6 +40,20 @@ std::function<void()> copy(const T* from, T* to, std::size_t count, int threads)
       std::memcpy(to + first, from + first, (last - first) * sizeof(T));
     });
   };
+}
+
+/// Of contenders of one name the fastest.
+std::vector<Timing> fastest_of_each(const std::vector<Timing>& all) {
+  std::vector<Timing> result;
+  for (const Timing& timing : all) {
+    const auto known = std::ranges::find(result, timing.name, &Timing::name);
+    if (known == result.end()) {
+      result.push_back(timing);
+    } else if (timing.median_ms < known->median_ms) {
+      *known = timing;
+    }
+  }
+  return result;
 }
 
 template <class T>
@@ -71,8 +87,10 @@ std::vector<Timing> timings(const Problem& p, double seconds) {
   std::vector<Contender> contenders{{"copy", copy(t.x, backward ? t.dx : t.y, p.elements(), p.threads)},
                                     {"equinorm", mine[p.pass]}};
   if (peer && (*peer)[p.pass]) contenders.push_back({"onednn", (*peer)[p.pass]});
-  if (p.threads == 1) {
-    for (const bool fetch_ahead : {true, false}) contenders.push_back({"floor", floor(p, t, fetch_ahead)});
+  for (const bool fetch_ahead : {true, false}) {
+    if (p.threads > 1) break;
+    contenders.push_back({"floor", floor(p, t, fetch_ahead)});
+    if (auto run = plain(p, t, fetch_ahead)) contenders.push_back({"plain", std::move(run)});
   }
   if (p.threads > 1) {
     Problem alone = p;
@@ -81,13 +99,7 @@ std::vector<Timing> timings(const Problem& p, double seconds) {
     if (p.pass != Pass::infer) one.train();
     contenders.push_back({"one_thread", one[p.pass]});
   }
-  std::vector<Timing> found = interleaved(contenders, seconds);
-  if (p.threads == 1) {  // of the two floors the lower
-    const Timing last = found.back();
-    found.pop_back();
-    if (last.median_ms < found.back().median_ms) found.back() = last;
-  }
-  return found;
+  return fastest_of_each(interleaved(contenders, seconds));
 }
 
 }  // namespace

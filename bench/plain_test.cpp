@@ -65,7 +65,7 @@ struct Case {
     gate.assign(t.y, t.y + n);
   }
 
-  double at(const float* tensor, std::size_t i) const { return static_cast<double>(tensor[i]); }
+  static double at(const float* tensor, std::size_t i) { return static_cast<double>(tensor[i]); }
   bool before() const { return p.add && p.by_rows(); }  ///< whether the residual is added before the norm
   double input(std::size_t i) const {
     if (p.pass == Pass::backward) return before() ? at(t.sum, i) : at(t.x, i);

@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "core/activation.hpp"
+#include "kernels/column_plan.hpp"
 
 #ifndef EQUINORM_BENCH_FLOOR_TYPES
 #define EQUINORM_BENCH_FLOOR_TYPES
@@ -87,9 +88,6 @@ namespace {
 
 HWY_EXPORT(Run);
 
-/// From this size on writing around the caches is faster, here as in our kernels.
-constexpr std::size_t kStreamBytes = 8 << 20;
-
 /// `units` of `runs` pieces each, of `run` elements (the last of a unit may be shorter), which lie `stride` apart;
 /// units lie `spacing` apart.
 struct Order {
@@ -107,8 +105,7 @@ Order order_of(const Problem& p, std::size_t element_bytes) {
     const auto [count, piece] = pieces(kRowsBytes);
     return {count, 1, piece, 0, piece};
   }
-  const bool first = p.layout == Layout::channels_first && !p.matrix();
-  if (p.op == Op::batch_norm && (!first || p.pass == Pass::infer)) {
+  if (p.op == Op::batch_norm && (!p.planes() || p.pass == Pass::infer)) {
     const auto [count, piece] = pieces(kPieceBytes);
     return {1, count, piece, piece, all};
   }
@@ -116,7 +113,7 @@ Order order_of(const Problem& p, std::size_t element_bytes) {
     const std::size_t together = std::clamp<std::size_t>(kPageBytes / (plane * element_bytes), 1, p.c);
     return {(p.c + together - 1) / together, p.n, together * plane, sample, together * plane};
   }
-  if (!first) return {p.n, 1, sample, 0, sample};
+  if (!p.planes()) return {p.n, 1, sample, 0, sample};
   const std::size_t groups = p.op == Op::instance_norm ? p.c : p.groups;
   return {p.n * groups, 1, sample / groups, 0, sample / groups};
 }
@@ -142,8 +139,8 @@ std::function<void()> floor(const Problem& p, const Tensors<T>& t, bool fetch_ah
   }
   const bool once = p.by_rows() || (p.op == Op::batch_norm && p.pass == Pass::infer);  // a row stays where it is
   const auto whole_lines = [](std::size_t count) { return count * sizeof(T) % 64 == 0; };
-  apply.stream = p.elements() * sizeof(T) >= kStreamBytes && whole_lines(order.run) && whole_lines(order.stride) &&
-                 whole_lines(order.spacing);
+  apply.stream = p.elements() * sizeof(T) >= kernels::kStreamBytes && whole_lines(order.run) &&
+                 whole_lines(order.stride) && whole_lines(order.spacing);
   if (fetch_ahead && apply.stream && order.units > 1) apply.ahead = order.spacing * sizeof(T);  // what is read next
   return [=, elements = p.elements()] {
     std::uint8_t seen = 0;

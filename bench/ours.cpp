@@ -30,7 +30,7 @@ struct Call {
   template <class Options>
   Options options() const {
     Options options;
-    options.epsilon = 1e-5;
+    options.epsilon = kEpsilon;
     options.activation = problem.activation;
     return options;
   }

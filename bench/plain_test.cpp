@@ -17,15 +17,10 @@
 namespace equinorm::bench {
 namespace {
 
-constexpr double kEpsilon = 1e-5;
-
 /// Which statistics and which channel the element i has.
 struct Index {
   explicit Index(const Problem& problem) : p(problem) {}
-  std::size_t channel(std::size_t i) const {
-    if (p.by_rows() || p.layout == Layout::channels_last || p.matrix()) return i % p.c;
-    return i / (p.h * p.w) % p.c;
-  }
+  std::size_t channel(std::size_t i) const { return p.planes() ? i / (p.h * p.w) % p.c : i % p.c; }
   std::size_t set(std::size_t i) const {
     const std::size_t n = i / (p.c * p.h * p.w), c = channel(i);
     switch (p.op) {

@@ -54,6 +54,9 @@ std::string_view name_of(const Table& table, decltype(table[0].value) value) {
   return "?";
 }
 
+/// In whatever is measured beside another.
+inline constexpr double kEpsilon = 1e-5;
+
 struct Problem {
   Op op = Op::batch_norm;
   std::size_t n = 1, c = 1, h = 1, w = 1;  ///< as PyTorch counts, whatever the layout; rows and features of row norms
@@ -67,6 +70,8 @@ struct Problem {
 
   bool by_rows() const { return op == Op::layer_norm || op == Op::rms_norm; }
   bool matrix() const { return h == 1 && w == 1; }
+  /// Whether the values of a channel lie in planes, one behind another.
+  bool planes() const { return !by_rows() && layout == Layout::channels_first && !matrix(); }
   std::size_t elements() const { return n * c * h * w; }
   std::size_t statistics() const {  ///< means, and as many variances
     return by_rows() ? n : op == Op::batch_norm ? c : op == Op::group_norm ? n * groups : n * c;

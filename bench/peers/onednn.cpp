@@ -11,7 +11,7 @@ namespace {
 using Arguments = std::unordered_map<int, dnnl::memory>;
 using Desc = dnnl::memory::desc;
 using Flags = dnnl::normalization_flags;
-constexpr float kEpsilon = 1e-5F;
+constexpr auto kFloatEpsilon = static_cast<float>(kEpsilon);
 
 /// A primitive bound to its arguments.
 std::function<void()> bound(const dnnl::primitive& primitive, dnnl::stream stream, Arguments arguments) {
@@ -57,9 +57,9 @@ Passes passes(const Problem& problem, const Tensors<T>& t, const dnnl::memory::d
   const Flags flags = fused_relu ? affine | Flags::fuse_norm_relu : affine;
   const Flags inference = problem.op == Op::batch_norm ? flags | Flags::use_global_stats : flags;
   const auto train_desc =
-      nn::onednn::describe_norm<Forward>(engine, dnnl::prop_kind::forward_training, data, kEpsilon, flags);
+      nn::onednn::describe_norm<Forward>(engine, dnnl::prop_kind::forward_training, data, kFloatEpsilon, flags);
   const auto infer_desc =
-      nn::onednn::describe_norm<Forward>(engine, dnnl::prop_kind::forward_inference, data, kEpsilon, inference);
+      nn::onednn::describe_norm<Forward>(engine, dnnl::prop_kind::forward_inference, data, kFloatEpsilon, inference);
 
   Arguments forward{{DNNL_ARG_SRC, tensor(t.x)},
                     {DNNL_ARG_DST, tensor(t.y)},
@@ -92,8 +92,8 @@ Passes passes(const Problem& problem, const Tensors<T>& t, const dnnl::memory::d
     }
   } else if (t.dx != nullptr) {
     result.backward =
-        bound(Backward(nn::onednn::describe_norm_backward<Backward>(engine, train_desc, data, kEpsilon, flags)), stream,
-              backward);
+        bound(Backward(nn::onednn::describe_norm_backward<Backward>(engine, train_desc, data, kFloatEpsilon, flags)),
+              stream, backward);
   }
   return result;
 }  // NOLINT(clang-analyzer-cplusplus.NewDeleteLeaks): the functions own it, and go to the caller

@@ -83,7 +83,9 @@ void ColumnDots(const Backward<T>& tensors, const Block& block, const Coefficien
       using N = Normalizer<decltype(d)>;
       return GatedGradient<gate, output>(d, t, at, hn::Lanes(d), difference, N(PerColumn(), d, k, column));
     };
-    AccumulateColumnDots(t.x, t.dy, block.rows, block.stride, block.columns, k.mean, k.unit, gradient, sum, dot);
+    constexpr bool kHeavy = gate == Gate::any;
+    AccumulateColumnDots<kHeavy>(t.x, t.dy, block.rows, block.stride, block.columns, k.mean, k.unit, gradient, sum,
+                                 dot);
   });
 }
 

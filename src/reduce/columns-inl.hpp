@@ -64,14 +64,14 @@ class Prefetcher {
 
 /// Adds the pairs term(tag, row, column) of a matrix to sum and product ([columns]), kTogether rows at a time along
 /// their columns; scaled(tag, column, second) is what the second of a pair stands for. x, and if kTwo dy, are what term
-/// reads: what comes next is fetched, the next strip or at the end of the columns the next rows.
-template <bool kTwo, class T, class TermOf, class Scaled>
+/// reads: what comes next is fetched, the next strip or at the end of the columns the next rows. Strips of kVectors.
+template <std::size_t kVectors, bool kTwo, class T, class TermOf, class Scaled>
 HWY_INLINE void AccumulateWide(const T* x, const T* dy, std::size_t rows, std::size_t stride, std::size_t columns,
                                double* HWY_RESTRICT sum, double* HWY_RESTRICT product, const TermOf& term,
                                const Scaled& scaled) {
   for (std::size_t r = 0; r < rows; r += kTogether) {
     const std::size_t end = std::min(r + kTogether, rows);
-    ForEachStrip<kWideStrip>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t column) EQUINORM_INLINE {
+    ForEachStrip<kVectors>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t column) EQUINORM_INLINE {
       using D = decltype(d);
       using Wide = Widened<D>;
       constexpr typename Wide::Wide d64;
@@ -267,7 +267,7 @@ void AccumulateWideMoments(const T* HWY_RESTRICT x, std::size_t rows, std::size_
     }
     std::fill_n(sums, width, 0.0);
     std::fill_n(squares, width, 0.0);
-    AccumulateWide<false>(
+    AccumulateWide<kWideStrip, false>(
         panel, panel, rows, stride, width, sums, squares,
         [&](auto d, std::size_t row, std::size_t column) EQUINORM_INLINE {
           const auto difference =
@@ -304,7 +304,8 @@ void AccumulateColumnMoments(const T* HWY_RESTRICT x, std::size_t rows, std::siz
 /// Adds Σ g and Σ g·d to sum and dot ([columns]), where d = x − mean and g = gradient(tag, index, column, d) is what
 /// the activation let through; index counts elements from x. Products are of d·unit ([columns]), a power of two that
 /// brings d near 1: so they vanish only beside a g that is denormal itself. dy is what gradient reads, fetched ahead.
-template <class T, class Gradient>
+/// kHeavy: gradient is long, as behind SiLU or GELU, and is written out fewer times.
+template <bool kHeavy, class T, class Gradient>
 HWY_INLINE void AccumulateColumnDots(const T* HWY_RESTRICT x, const T* HWY_RESTRICT dy, std::size_t rows,
                                      std::size_t stride, std::size_t columns, const Parameter<T>* HWY_RESTRICT mean,
                                      const Parameter<T>* HWY_RESTRICT unit, const Gradient& gradient,
@@ -323,7 +324,8 @@ HWY_INLINE void AccumulateColumnDots(const T* HWY_RESTRICT x, const T* HWY_RESTR
       }
       return product;
     };
-    AccumulateWide<true>(x, dy, rows, stride, columns, sum, dot, term, scaled);
+    constexpr std::size_t kStrip = kHeavy ? kColumnStrip : kWideStrip;
+    AccumulateWide<kStrip, true>(x, dy, rows, stride, columns, sum, dot, term, scaled);
     return;
   }
   Prefetcher next_x(x, rows, stride, columns), next_dy(dy, rows, stride, columns);

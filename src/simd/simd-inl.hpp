@@ -110,7 +110,7 @@ struct Pair {
 /// Sums of up to kTogether pairs of kVectors vectors.
 template <class D, std::size_t kVectors>
 struct Pairs {
-  HWY_INLINE Pairs() {}
+  HWY_INLINE Pairs() = default;
   HWY_INLINE void Add(std::size_t v, const Pair<D>& pair) {
     of[v].first = hn::Add(of[v].first, pair.first);
     of[v].second = hn::Add(of[v].second, pair.second);

@@ -1,0 +1,408 @@
+#include "plain_kernels.hpp"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "plain_kernels.cpp"
+#include <hwy/cache_control.h>
+#include <hwy/foreach_target.h>  // compiles what follows once per instruction set
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <type_traits>
+
+#include "simd/simd-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace equinorm::bench {
+namespace HWY_NAMESPACE {
+namespace {
+using namespace equinorm::HWY_NAMESPACE;
+
+/// Rows, or lines of a matrix, that go side by side and share what is loaded for a column.
+constexpr std::size_t kAside = HWY_TARGET <= HWY_AVX3 ? 4 : 2;
+/// A block of rows so large stays in the first cache.
+constexpr std::size_t kFirstCacheBytes = 32 << 10;
+
+template <std::size_t n>
+using Rows = std::integral_constant<std::size_t, n>;
+
+template <class T>
+using One = hn::CappedTag<Parameter<T>, 1>;
+
+/// What a pass is compiled for. Gated: behind a relu, whose backward goes by the sign of y. Add: forward reads a
+/// residual, backward writes its gradient.
+template <bool kBackward_, bool kGated_, bool kAdd_>
+struct Kind {
+  static constexpr bool kBackward = kBackward_, kGated = kGated_, kAdd = kAdd_;
+};
+
+template <class K, class T>
+HWY_INLINE void Fetch(const Data<T>& t, std::size_t at) {
+  if (t.ahead == 0) return;
+  hwy::Prefetch(t.x + at + t.ahead);
+  if constexpr (K::kBackward) hwy::Prefetch(t.dy + at + t.ahead);
+}
+
+/// Backward: what the gate lets through.
+template <class K, class D, class T>
+HWY_INLINE hn::Vec<D> Gradient(D d, const Data<T>& t, std::size_t at) {
+  const auto dy = LoadElements(d, t.dy + at);
+  if constexpr (K::kGated) {
+    return hn::IfThenElseZero(hn::Gt(LoadElements(d, t.gate + at), hn::Zero(d)), dy);
+  } else {
+    return dy;
+  }
+}
+
+/// Σv and Σ v·x of one vector more, v = x forward, g backward.
+template <class K, class D, class T>
+HWY_INLINE void Sum(D d, const Data<T>& t, std::size_t at, hn::Vec<D>& sum, hn::Vec<D>& product) {
+  Fetch<K>(t, at);
+  const auto x = LoadElements(d, t.x + at);
+  if constexpr (K::kBackward) {
+    const auto g = Gradient<K>(d, t, at);
+    sum = hn::Add(sum, g);
+    product = hn::MulAdd(g, x, product);
+  } else {
+    sum = hn::Add(sum, x);
+    product = hn::MulAdd(x, x, product);
+  }
+}
+
+template <std::size_t n, class D, class T>
+HWY_INLINE void Store(const hn::Vec<D> (&values)[n], bool stream, D d, T* out) {
+  const auto store = [&](auto streamed) EQUINORM_INLINE {
+    if constexpr (n == 2) {
+      StorePair<streamed>(values[0], values[1], d, out);
+    } else {
+      StoreElements<streamed>(values[0], d, out);
+    }
+  };
+  if (stream) [[unlikely]] {
+    store(std::true_type());
+  } else {
+    store(std::false_type());
+  }
+}
+
+template <class K, class D, class T>
+HWY_INLINE hn::Vec<D> Apply(D d, const Data<T>& t, std::size_t at, hn::Vec<D> a, hn::Vec<D> b,
+                            [[maybe_unused]] hn::Vec<D> c) {
+  if (t.stream) Fetch<K>(t, at);
+  const auto x = LoadElements(d, t.x + at);
+  if constexpr (K::kBackward) {
+    const auto g = Gradient<K>(d, t, at);
+    if constexpr (K::kAdd) Store({g}, t.stream, d, t.dresidual + at);
+    return hn::MulAdd(a, g, hn::MulAdd(b, x, c));
+  } else {
+    auto z = hn::MulAdd(a, x, b);
+    if constexpr (K::kAdd) z = hn::Add(z, LoadElements(d, t.residual + at));
+    if constexpr (K::kGated) z = hn::Max(z, hn::Zero(d));
+    return z;
+  }
+}
+
+// --- One line of a channel ------------------------------------------------------------------------------------------
+
+template <class K, class T>
+HWY_NOINLINE void SumLine(Data<T> t, std::size_t begin, std::size_t length, Parameter<T>* sum, Parameter<T>* product) {
+  constexpr Tag<T> d;
+  constexpr std::size_t kLanes = hn::MaxLanes(d), kVectors = 4;
+  hn::Vec<Tag<T>> sums[kVectors], products[kVectors];
+  for (std::size_t v = 0; v < kVectors; ++v) sums[v] = products[v] = hn::Zero(d);
+  std::size_t i = begin;
+  for (; i + kVectors * kLanes <= begin + length; i += kVectors * kLanes) {
+    Unroll<kVectors>([&](auto v) EQUINORM_INLINE { Sum<K>(d, t, i + v * kLanes, sums[v], products[v]); });
+  }
+  for (; i + kLanes <= begin + length; i += kLanes) Sum<K>(d, t, i, sums[0], products[0]);
+  constexpr One<T> one;
+  auto last_sum = hn::Zero(one), last_product = hn::Zero(one);
+  for (; i < begin + length; ++i) Sum<K>(one, t, i, last_sum, last_product);
+  const auto total = [&](const auto& all) EQUINORM_INLINE {
+    return hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(all[0], all[1]), hn::Add(all[2], all[3]))));
+  };
+  *sum += total(sums) + hn::GetLane(last_sum);
+  *product += total(products) + hn::GetLane(last_product);
+}
+
+template <class K, class T>
+HWY_NOINLINE void ApplyLine(Data<T> t, std::size_t begin, std::size_t length, Parameter<T> a, Parameter<T> b,
+                            Parameter<T> c) {
+  ForEachStrip<2>(Tag<T>(), length, [&](auto d, auto vectors, std::size_t i) EQUINORM_INLINE {
+    hn::Vec<decltype(d)> values[vectors.value];
+    Unroll<vectors>([&](auto v) EQUINORM_INLINE {
+      const std::size_t at = begin + i + v * hn::MaxLanes(d);
+      values[v] = Apply<K>(d, t, at, hn::Set(d, a), hn::Set(d, b), hn::Set(d, c));
+    });
+    Store(values, t.stream, d, t.out + begin + i);
+  });
+}
+
+// --- A matrix with coefficients for each column ---------------------------------------------------------------------
+
+/// Strip by strip down blocks of rows that stay in the first cache; sums in registers meanwhile.
+template <class K, class T>
+HWY_NOINLINE void SumColumns(Data<T> t, std::size_t begin, std::size_t rows, std::size_t stride, std::size_t columns,
+                             Parameter<T>* sum, Parameter<T>* product) {
+  constexpr std::size_t kStrip = HWY_TARGET <= HWY_AVX3 ? 8 : 2;
+  const std::size_t few = std::max<std::size_t>(kFirstCacheBytes / (columns * sizeof(T)), 8);
+  const std::size_t block = columns <= kStrip * hn::MaxLanes(Tag<T>()) ? rows : few;
+  for (std::size_t r = 0; r < rows; r += block) {
+    const std::size_t end = std::min(r + block, rows);
+    ForEachStrip<kStrip>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t column) EQUINORM_INLINE {
+      constexpr std::size_t kLanes = hn::MaxLanes(d);
+      hn::Vec<decltype(d)> sums[vectors.value], products[vectors.value];
+      Unroll<vectors>([&](auto v) EQUINORM_INLINE {
+        sums[v] = hn::LoadU(d, sum + column + v * kLanes);
+        products[v] = hn::LoadU(d, product + column + v * kLanes);
+      });
+      for (std::size_t i = r; i < end; ++i) {
+        Unroll<vectors>([&](auto v) EQUINORM_INLINE {
+          Sum<K>(d, t, begin + i * stride + column + v * kLanes, sums[v], products[v]);
+        });
+      }
+      Unroll<vectors>([&](auto v) EQUINORM_INLINE {
+        hn::StoreU(sums[v], d, sum + column + v * kLanes);
+        hn::StoreU(products[v], d, product + column + v * kLanes);
+      });
+    });
+  }
+}
+
+template <class K, std::size_t kRows, class T>
+HWY_INLINE void ApplyRows(const Data<T>& t, std::size_t begin, std::size_t stride, std::size_t columns,
+                          const Coefficients<T>& k) {
+  ForEachStrip<2>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t i) EQUINORM_INLINE {
+    constexpr std::size_t kLanes = hn::MaxLanes(d);
+    hn::Vec<decltype(d)> a[vectors.value], b[vectors.value], c[vectors.value];
+    Unroll<vectors>([&](auto v) EQUINORM_INLINE {
+      a[v] = hn::LoadU(d, k.a + i + v * kLanes);
+      b[v] = hn::LoadU(d, k.b + i + v * kLanes);
+      c[v] = K::kBackward ? hn::LoadU(d, k.c + i + v * kLanes) : hn::Zero(d);
+    });
+    Unroll<kRows>([&](auto r) EQUINORM_INLINE {
+      const std::size_t at = begin + r * stride + i;
+      hn::Vec<decltype(d)> values[vectors.value];
+      Unroll<vectors>([&](auto v) EQUINORM_INLINE { values[v] = Apply<K>(d, t, at + v * kLanes, a[v], b[v], c[v]); });
+      Store(values, t.stream, d, t.out + at);
+    });
+  });
+}
+
+template <class K, class T>
+HWY_NOINLINE void ApplyColumns(Data<T> t, std::size_t begin, std::size_t rows, std::size_t stride, std::size_t columns,
+                               Coefficients<T> k) {
+  std::size_t r = 0;
+  for (; r + kAside <= rows; r += kAside) ApplyRows<K, kAside>(t, begin + r * stride, stride, columns, k);
+  for (; r < rows; ++r) ApplyRows<K, 1>(t, begin + r * stride, stride, columns, k);
+}
+
+// --- Rows that are normalized by themselves -------------------------------------------------------------------------
+
+/// What kRows rows are normalized with: x̂ = x·inverse + offset, dx = h·inverse + (x·b + c).
+template <class T, std::size_t kRows>
+struct RowCoefficients {
+  HWY_INLINE void Set(std::size_t r, double mean, double variance) {
+    const double scale = 1 / std::sqrt(variance + kEpsilon);
+    inverse[r] = static_cast<Parameter<T>>(scale);
+    offset[r] = static_cast<Parameter<T>>(-mean * scale);
+  }
+  Parameter<T> inverse[kRows], offset[kRows], b[kRows], c[kRows];
+};
+
+/// kRows rows side by side: sums, then y = x̂·γ + β.
+template <class K, std::size_t kRows, class T>
+HWY_INLINE void NormalizeRows(const RowData<T>& t, std::size_t row) {
+  const std::size_t m = t.features, begin = row * m;
+  Data<T> read = t;
+  if constexpr (K::kAdd) {
+    ForEachStrip<2>(Tag<T>(), kRows * m, [&](auto d, auto vectors, std::size_t i) EQUINORM_INLINE {
+      hn::Vec<decltype(d)> values[vectors.value];
+      Unroll<vectors>([&](auto v) EQUINORM_INLINE {
+        const std::size_t at = begin + i + v * hn::MaxLanes(d);
+        values[v] = hn::Add(LoadElements(d, t.x + at), LoadElements(d, t.residual + at));
+      });
+      Store(values, false, d, t.sum + begin + i);
+    });
+    read.x = t.sum;
+  }
+  RowCoefficients<T, kRows> k;
+  Parameter<T> sums[kRows] = {}, squares[kRows] = {};
+  for (std::size_t r = 0; r < kRows; ++r) {
+    SumLine<Kind<false, false, false>>(read, begin + r * m, m, &sums[r], &squares[r]);
+  }
+  for (std::size_t r = 0; r < kRows; ++r) {
+    const auto count = static_cast<double>(m);
+    const double mean = t.centered ? sums[r] / count : 0;
+    k.Set(r, mean, squares[r] / count - mean * mean);
+  }
+  ForEachStrip<2>(Tag<T>(), m, [&](auto d, auto vectors, std::size_t i) EQUINORM_INLINE {
+    constexpr std::size_t kLanes = hn::MaxLanes(d);
+    hn::Vec<decltype(d)> gamma[vectors.value], beta[vectors.value];
+    Unroll<vectors>([&](auto v) EQUINORM_INLINE {
+      gamma[v] = hn::LoadU(d, t.gamma + i + v * kLanes);
+      beta[v] = hn::LoadU(d, t.beta + i + v * kLanes);
+    });
+    Unroll<kRows>([&](auto r) EQUINORM_INLINE {
+      const std::size_t at = begin + r * m + i;
+      hn::Vec<decltype(d)> values[vectors.value];
+      Unroll<vectors>([&](auto v) EQUINORM_INLINE {
+        if (t.stream) Fetch<K>(read, at + v * kLanes);
+        const auto x = LoadElements(d, read.x + at + v * kLanes);
+        values[v] = hn::MulAdd(hn::MulAdd(x, hn::Set(d, k.inverse[r]), hn::Set(d, k.offset[r])), gamma[v], beta[v]);
+      });
+      Store(values, t.stream, d, t.out + at);
+    });
+  });
+}
+
+/// kRows rows side by side: Σh and Σ h·x, then dx, and their part of dγ and dβ.
+template <class K, std::size_t kRows, class T>
+HWY_INLINE void DifferentiateRows(const RowData<T>& t, std::size_t row) {
+  const std::size_t m = t.features, begin = row * m;
+  Parameter<T> sums[kRows] = {}, products[kRows] = {};
+  const auto sum = [&](auto d, std::size_t from, std::size_t to) EQUINORM_INLINE {
+    hn::Vec<decltype(d)> sum_of[kRows], product_of[kRows];
+    Unroll<kRows>([&](auto r) EQUINORM_INLINE { sum_of[r] = product_of[r] = hn::Zero(d); });
+    for (std::size_t i = from; i < to; i += hn::MaxLanes(d)) {
+      const auto gamma = hn::LoadU(d, t.gamma + i);
+      Unroll<kRows>([&](auto r) EQUINORM_INLINE {
+        const std::size_t at = begin + r * m + i;
+        Fetch<K>(t, at);
+        const auto h = hn::Mul(Gradient<K>(d, t, at), gamma);
+        sum_of[r] = hn::Add(sum_of[r], h);
+        product_of[r] = hn::MulAdd(h, LoadElements(d, t.x + at), product_of[r]);
+      });
+    }
+    Unroll<kRows>([&](auto r) EQUINORM_INLINE {
+      sums[r] += hn::GetLane(hn::SumOfLanes(d, sum_of[r]));
+      products[r] += hn::GetLane(hn::SumOfLanes(d, product_of[r]));
+    });
+  };
+  const std::size_t whole = m / hn::MaxLanes(Tag<T>()) * hn::MaxLanes(Tag<T>());
+  sum(Tag<T>(), 0, whole);
+  if (whole < m) sum(One<T>(), whole, m);
+  RowCoefficients<T, kRows> k;
+  for (std::size_t r = 0; r < kRows; ++r) {
+    const auto count = static_cast<double>(m);
+    const double mean = t.centered ? t.mean[row + r] : 0;
+    k.Set(r, mean, t.variance[row + r]);
+    const double scale = k.inverse[r], slope = -scale * scale * scale * (products[r] - mean * sums[r]) / count;
+    k.b[r] = static_cast<Parameter<T>>(slope);
+    k.c[r] = static_cast<Parameter<T>>(-slope * mean - (t.centered ? scale * sums[r] / count : 0));
+  }
+  ForEachStrip<2>(Tag<T>(), m, [&](auto d, auto vectors, std::size_t i) EQUINORM_INLINE {
+    constexpr std::size_t kLanes = hn::MaxLanes(d);
+    hn::Vec<decltype(d)> gamma[vectors.value], dgamma[vectors.value], dbeta[vectors.value];
+    Unroll<vectors>([&](auto v) EQUINORM_INLINE {
+      gamma[v] = hn::LoadU(d, t.gamma + i + v * kLanes);
+      dgamma[v] = hn::LoadU(d, t.dgamma + i + v * kLanes);
+      dbeta[v] = hn::LoadU(d, t.dbeta + i + v * kLanes);
+    });
+    Unroll<kRows>([&](auto r) EQUINORM_INLINE {
+      const auto inverse = hn::Set(d, k.inverse[r]), offset = hn::Set(d, k.offset[r]);
+      const std::size_t at = begin + r * m + i;
+      hn::Vec<decltype(d)> values[vectors.value];
+      Unroll<vectors>([&](auto v) EQUINORM_INLINE {
+        if (t.stream) Fetch<K>(t, at + v * kLanes);
+        const auto x = LoadElements(d, t.x + at + v * kLanes), g = Gradient<K>(d, t, at + v * kLanes);
+        values[v] = hn::MulAdd(hn::Mul(g, gamma[v]), inverse, hn::MulAdd(x, hn::Set(d, k.b[r]), hn::Set(d, k.c[r])));
+        dgamma[v] = hn::MulAdd(g, hn::MulAdd(x, inverse, offset), dgamma[v]);
+        dbeta[v] = hn::Add(dbeta[v], g);
+      });
+      Store(values, t.stream, d, t.out + at);
+    });
+    Unroll<vectors>([&](auto v) EQUINORM_INLINE {
+      hn::StoreU(dgamma[v], d, t.dgamma + i + v * kLanes);
+      hn::StoreU(dbeta[v], d, t.dbeta + i + v * kLanes);
+    });
+  });
+}
+
+template <class K, class T>
+HWY_NOINLINE void RunRows(RowData<T> t, std::size_t rows) {
+  if constexpr (K::kBackward) {
+    std::fill_n(t.dgamma, t.features, Parameter<T>{0});
+    std::fill_n(t.dbeta, t.features, Parameter<T>{0});
+  }
+  const auto run = [&](auto count, std::size_t r) EQUINORM_INLINE {
+    if constexpr (K::kBackward) {
+      DifferentiateRows<K, count>(t, r);
+    } else {
+      NormalizeRows<K, count>(t, r);
+    }
+  };
+  std::size_t r = 0;
+  for (; r + kAside <= rows; r += kAside) run(Rows<kAside>(), r);
+  for (; r < rows; ++r) run(Rows<1>(), r);
+}
+
+// --- The kinds that are compiled -------------------------------------------------------------------------------------
+
+template <class T, bool kBackward, bool kGated, bool kAdd>
+PlainKernels<T> Kernels() {
+  using K = Kind<kBackward, kGated, kAdd>;
+  PlainKernels<T> kernels{SumLine<K, T>, SumColumns<K, T>, ApplyLine<K, T>, ApplyColumns<K, T>, nullptr};
+  if constexpr (!kGated && !(kBackward && kAdd)) kernels.run_rows = RunRows<K, T>;
+  return kernels;
+}
+
+/// Compiles all kinds for f32, those without gate and residual for the others; nothing for processors without fused
+/// multiply-adds, which are not worth the time.
+template <class T>
+PlainKernels<T> Choose([[maybe_unused]] bool backward, [[maybe_unused]] bool gated, [[maybe_unused]] bool add) {
+  if constexpr (HWY_TARGET != HWY_SSE4) {
+    if constexpr (std::is_same_v<T, float>) {
+      if (backward && gated && add) return Kernels<T, true, true, true>();
+      if (backward && gated) return Kernels<T, true, true, false>();
+      if (backward && add) return Kernels<T, true, false, true>();
+      if (gated && add) return Kernels<T, false, true, true>();
+      if (gated) return Kernels<T, false, true, false>();
+      if (add) return Kernels<T, false, false, true>();
+    }
+    if (!gated && !add) return backward ? Kernels<T, true, false, false>() : Kernels<T, false, false, false>();
+  }
+  return {};
+}
+
+PlainKernels<float> ChooseFloat(bool backward, bool gated, bool add) {
+  return Choose<float>(backward, gated, add);
+}
+PlainKernels<bfloat16> ChooseBFloat16(bool backward, bool gated, bool add) {
+  return Choose<bfloat16>(backward, gated, add);
+}
+PlainKernels<float16> ChooseFloat16(bool backward, bool gated, bool add) {
+  return Choose<float16>(backward, gated, add);
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace equinorm::bench
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace equinorm::bench {
+namespace {
+
+HWY_EXPORT(ChooseFloat);
+HWY_EXPORT(ChooseBFloat16);
+HWY_EXPORT(ChooseFloat16);
+
+}  // namespace
+
+template <class T>
+PlainKernels<T> plain_kernels([[maybe_unused]] bool backward, [[maybe_unused]] bool gated, [[maybe_unused]] bool add) {
+  if constexpr (std::is_same_v<T, float>) return HWY_DYNAMIC_DISPATCH(ChooseFloat)(backward, gated, add);
+  if constexpr (std::is_same_v<T, bfloat16>) return HWY_DYNAMIC_DISPATCH(ChooseBFloat16)(backward, gated, add);
+  if constexpr (std::is_same_v<T, float16>) return HWY_DYNAMIC_DISPATCH(ChooseFloat16)(backward, gated, add);
+  return {};
+}
+
+template PlainKernels<float> plain_kernels(bool, bool, bool);
+template PlainKernels<double> plain_kernels(bool, bool, bool);
+template PlainKernels<bfloat16> plain_kernels(bool, bool, bool);
+template PlainKernels<float16> plain_kernels(bool, bool, bool);
+
+}  // namespace equinorm::bench
+#endif

@@ -1,0 +1,52 @@
+// The passes over memory that plain.cpp puts together: plain floats, in vectors, with fused multiply-adds.
+#pragma once
+
+#include <cstddef>
+
+#include "problem.hpp"
+
+namespace equinorm::bench {
+
+template <class T>
+struct Data {
+  const T *x, *dy, *gate, *residual;
+  T *out, *dresidual;
+  std::size_t ahead;  ///< elements fetched ahead; 0: none
+  bool stream;        ///< write around the caches
+};
+
+/// out = a·x + b forward, a·g + (b·x + c) backward.
+template <class T>
+struct Coefficients {
+  Parameter<T>*a, *b, *c;
+};
+
+template <class T>
+struct RowData : Data<T> {
+  T* sum;  ///< forward: x + residual, written first
+  const Parameter<T>*gamma, *beta, *mean, *variance;
+  Parameter<T>*dgamma, *dbeta;
+  std::size_t features;
+  bool centered;
+};
+
+/// What a problem's passes over memory are made of.
+template <class T>
+struct PlainKernels {
+  /// Add Σv and Σ v·x, v = x forward, g backward.
+  void (*sum_line)(Data<T> t, std::size_t begin, std::size_t length, Parameter<T>* sum, Parameter<T>* product);
+  void (*sum_columns)(Data<T> t, std::size_t begin, std::size_t rows, std::size_t stride, std::size_t columns,
+                      Parameter<T>* sum, Parameter<T>* product);
+  void (*apply_line)(Data<T> t, std::size_t begin, std::size_t length, Parameter<T> a, Parameter<T> b, Parameter<T> c);
+  void (*apply_columns)(Data<T> t, std::size_t begin, std::size_t rows, std::size_t stride, std::size_t columns,
+                        Coefficients<T> k);
+  void (*run_rows)(RowData<T> t, std::size_t rows);  ///< or nullptr
+};
+
+/// The passes of one kind, for the best instruction set of this processor. Gated: behind a relu, whose backward goes by
+/// the sign of y. Add: forward reads a residual, backward writes its gradient. All null where there are none: of f64,
+/// of bf16 and f16 with anything fused, and for processors without fused multiply-adds.
+template <class T>
+PlainKernels<T> plain_kernels(bool backward, bool gated, bool add);
+
+}  // namespace equinorm::bench

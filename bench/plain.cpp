@@ -58,6 +58,7 @@ class Channels {
   }
 
   void run(const Data<T>& data) {
+    if (p_.c == 0 || width_ == 0) return;  // both divide below
     if (backward_) {
       std::fill_n(t_.dgamma, p_.c, P{0});
       std::fill_n(t_.dbeta, p_.c, P{0});

@@ -20,7 +20,7 @@ BELOW = {
     "data": {"core", "parallel"},
     "nn": {"core", "simd", "parallel", "reduce", "ops", "data"},
     "audit": {"core", "simd", "parallel", "reduce", "ops", "data", "nn"},
-    "bench": {"core", "simd", "parallel", "reduce", "ops", "data", "nn"},
+    "bench": {"core", "simd", "parallel", "reduce", "kernels", "ops", "data", "nn"},
     "app": {"core", "simd", "parallel", "reduce", "ops", "data", "nn", "audit", "bench"},
 }
 SHARED = ("rows", "jvp")

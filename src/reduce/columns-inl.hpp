@@ -203,8 +203,8 @@ struct ColumnBlock {
 template <class T>
 void AccumulateNarrowMoments(const T* HWY_RESTRICT x, std::size_t rows, std::size_t stride, std::size_t columns,
                              std::size_t count, double* HWY_RESTRICT mean, double* HWY_RESTRICT m2) {
-  const std::size_t sample = SampleStep(rows);
-  const auto weight = Parameter<T>{1} / static_cast<Parameter<T>>((rows + sample - 1) / sample);
+  const std::size_t sample = SampleStep(rows), samples = (rows + sample - 1) / sample;
+  const auto weight = Parameter<T>{1} / static_cast<Parameter<T>>(samples);
   const ColumnBlock<T> block(x, rows, stride, count);
   Prefetcher next(x, rows, stride, columns);
   ForEachStrip<kColumnStrip>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t column) HWY_ATTR {
@@ -245,8 +245,8 @@ void AccumulateWideMoments(const T* HWY_RESTRICT x, std::size_t rows, std::size_
   constexpr std::size_t kPanel = 512;
   HWY_ALIGN P shifts[kPanel];
   HWY_ALIGN double sums[kPanel], squares[kPanel];
-  const std::size_t sample = SampleStep(rows);
-  const auto weight = P{1} / static_cast<P>((rows + sample - 1) / sample);
+  const std::size_t sample = SampleStep(rows), samples = (rows + sample - 1) / sample;
+  const auto weight = P{1} / static_cast<P>(samples);
   for (std::size_t first = 0; first < columns; first += kPanel) {
     const std::size_t width = std::min(columns - first, kPanel);
     const T* panel = x + first;

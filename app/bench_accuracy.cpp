@@ -84,7 +84,7 @@ std::vector<StepResults<float>> run_torch(const std::vector<AccuracyCase>& cases
                     {"shape", p.by_rows() ? std::vector{p.n, p.c} : std::vector{p.n, p.c, p.h, p.w}},
                     {"layout", bench::name_of(bench::kLayouts, p.layout)},
                     {"groups", p.groups},
-                    {"epsilon", bench::kAccuracyEpsilon}});
+                    {"epsilon", bench::kEpsilon}});
   }
   write_file_atomically(directory.path() / "cases.json", list.dump());
   const int status = run_script(script, directory.path());

@@ -147,21 +147,21 @@ StepResults<double> run_reference(const AccuracyCase& input) {
   const auto x = as<double>(input.x), dy = as<double>(input.dy);
   const auto gamma = as<double>(input.gamma), beta = as<double>(input.beta);
   if (p.op == Op::batch_norm) {
-    auto forward = reference::batch_norm_forward(x, p.shape(), p.layout, gamma, beta, {}, false, kAccuracyEpsilon);
-    auto backward = reference::batch_norm_backward(x, dy, p.shape(), p.layout, gamma, {}, kAccuracyEpsilon);
+    auto forward = reference::batch_norm_forward(x, p.shape(), p.layout, gamma, beta, {}, false, kEpsilon);
+    auto backward = reference::batch_norm_backward(x, dy, p.shape(), p.layout, gamma, {}, kEpsilon);
     return {std::move(forward.y), std::move(backward.dx), std::move(backward.dgamma), std::move(backward.dbeta)};
   }
   if (p.by_rows()) {
     const auto step = [&](const auto& reference) {
       const auto r = reference(as<long double>(input.x), p.c, as<long double>(input.gamma), as<long double>(input.beta),
-                               Activation::none, kAccuracyEpsilon, as<long double>(input.dy), reference::Values{});
+                               Activation::none, kEpsilon, as<long double>(input.dy), reference::Values{});
       return StepResults<double>{as<double>(r.y), as<double>(r.dx), as<double>(r.dgamma), as<double>(r.dbeta)};
     };
     return p.op == Op::layer_norm ? step(reference::layer_norm) : step(reference::rms_norm);
   }
   const std::size_t groups = p.op == Op::instance_norm ? p.c : p.groups;
-  auto forward = reference::group_norm_forward(x, p.shape(), p.layout, groups, gamma, beta, {}, kAccuracyEpsilon);
-  auto backward = reference::group_norm_backward(x, dy, p.shape(), p.layout, groups, gamma, kAccuracyEpsilon);
+  auto forward = reference::group_norm_forward(x, p.shape(), p.layout, groups, gamma, beta, {}, kEpsilon);
+  auto backward = reference::group_norm_backward(x, dy, p.shape(), p.layout, groups, gamma, kEpsilon);
   return {std::move(forward.z), std::move(backward.dx), std::move(backward.dgamma), std::move(backward.dbeta)};
 }
 

@@ -10,8 +10,6 @@
 
 namespace equinorm::bench {
 
-inline constexpr double kAccuracyEpsilon = 1e-5;
-
 /// The four results of a training step, in the order of every table.
 inline constexpr std::array<const char*, 4> kResultNames = {"y", "dx", "dgamma", "dbeta"};
 template <class T>

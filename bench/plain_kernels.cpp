@@ -30,8 +30,7 @@ using Rows = std::integral_constant<std::size_t, n>;
 template <class T>
 using One = hn::CappedTag<Parameter<T>, 1>;
 
-/// What a pass is compiled for. Gated: behind a relu, whose backward goes by the sign of y. Add: forward reads a
-/// residual, backward writes its gradient.
+/// What a pass is compiled for: see plain_kernels.
 template <bool kBackward_, bool kGated_, bool kAdd_>
 struct Kind {
   static constexpr bool kBackward = kBackward_, kGated = kGated_, kAdd = kAdd_;
@@ -84,6 +83,11 @@ HWY_INLINE void Store(const hn::Vec<D> (&values)[n], bool stream, D d, T* out) {
   } else {
     store(std::false_type());
   }
+}
+
+template <class D, std::size_t n, class P>
+HWY_INLINE void LoadVectors(D d, const P* from, hn::Vec<D> (&to)[n]) {
+  Unroll<n>([&](auto v) EQUINORM_INLINE { to[v] = hn::LoadU(d, from + v * hn::MaxLanes(d)); });
 }
 
 template <class K, class D, class T>
@@ -153,10 +157,8 @@ HWY_NOINLINE void SumColumns(Data<T> t, std::size_t begin, std::size_t rows, std
     ForEachStrip<kStrip>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t column) EQUINORM_INLINE {
       constexpr std::size_t kLanes = hn::MaxLanes(d);
       hn::Vec<decltype(d)> sums[vectors.value], products[vectors.value];
-      Unroll<vectors>([&](auto v) EQUINORM_INLINE {
-        sums[v] = hn::LoadU(d, sum + column + v * kLanes);
-        products[v] = hn::LoadU(d, product + column + v * kLanes);
-      });
+      LoadVectors(d, sum + column, sums);
+      LoadVectors(d, product + column, products);
       for (std::size_t i = r; i < end; ++i) {
         Unroll<vectors>([&](auto v) EQUINORM_INLINE {
           Sum<K>(d, t, begin + i * stride + column + v * kLanes, sums[v], products[v]);
@@ -176,11 +178,9 @@ HWY_INLINE void ApplyRows(const Data<T>& t, std::size_t begin, std::size_t strid
   ForEachStrip<2>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t i) EQUINORM_INLINE {
     constexpr std::size_t kLanes = hn::MaxLanes(d);
     hn::Vec<decltype(d)> a[vectors.value], b[vectors.value], c[vectors.value];
-    Unroll<vectors>([&](auto v) EQUINORM_INLINE {
-      a[v] = hn::LoadU(d, k.a + i + v * kLanes);
-      b[v] = hn::LoadU(d, k.b + i + v * kLanes);
-      c[v] = K::kBackward ? hn::LoadU(d, k.c + i + v * kLanes) : hn::Zero(d);
-    });
+    LoadVectors(d, k.a + i, a);
+    LoadVectors(d, k.b + i, b);
+    LoadVectors(d, k.c + i, c);
     Unroll<kRows>([&](auto r) EQUINORM_INLINE {
       const std::size_t at = begin + r * stride + i;
       hn::Vec<decltype(d)> values[vectors.value];
@@ -240,10 +240,8 @@ HWY_INLINE void NormalizeRows(const RowData<T>& t, std::size_t row) {
   ForEachStrip<2>(Tag<T>(), m, [&](auto d, auto vectors, std::size_t i) EQUINORM_INLINE {
     constexpr std::size_t kLanes = hn::MaxLanes(d);
     hn::Vec<decltype(d)> gamma[vectors.value], beta[vectors.value];
-    Unroll<vectors>([&](auto v) EQUINORM_INLINE {
-      gamma[v] = hn::LoadU(d, t.gamma + i + v * kLanes);
-      beta[v] = hn::LoadU(d, t.beta + i + v * kLanes);
-    });
+    LoadVectors(d, t.gamma + i, gamma);
+    LoadVectors(d, t.beta + i, beta);
     Unroll<kRows>([&](auto r) EQUINORM_INLINE {
       const std::size_t at = begin + r * m + i;
       hn::Vec<decltype(d)> values[vectors.value];
@@ -295,11 +293,9 @@ HWY_INLINE void DifferentiateRows(const RowData<T>& t, std::size_t row) {
   ForEachStrip<2>(Tag<T>(), m, [&](auto d, auto vectors, std::size_t i) EQUINORM_INLINE {
     constexpr std::size_t kLanes = hn::MaxLanes(d);
     hn::Vec<decltype(d)> gamma[vectors.value], dgamma[vectors.value], dbeta[vectors.value];
-    Unroll<vectors>([&](auto v) EQUINORM_INLINE {
-      gamma[v] = hn::LoadU(d, t.gamma + i + v * kLanes);
-      dgamma[v] = hn::LoadU(d, t.dgamma + i + v * kLanes);
-      dbeta[v] = hn::LoadU(d, t.dbeta + i + v * kLanes);
-    });
+    LoadVectors(d, t.gamma + i, gamma);
+    LoadVectors(d, t.dgamma + i, dgamma);
+    LoadVectors(d, t.dbeta + i, dbeta);
     Unroll<kRows>([&](auto r) EQUINORM_INLINE {
       const auto inverse = hn::Set(d, k.inverse[r]), offset = hn::Set(d, k.offset[r]);
       const std::size_t at = begin + r * m + i;

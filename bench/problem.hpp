@@ -54,7 +54,7 @@ std::string_view name_of(const Table& table, decltype(table[0].value) value) {
   return "?";
 }
 
-/// In whatever is measured beside another.
+/// Of every norm that is measured, ours and those beside it.
 inline constexpr double kEpsilon = 1e-5;
 
 struct Problem {

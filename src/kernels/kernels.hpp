@@ -123,8 +123,8 @@ struct Kernels {
                       double* dot);
   void (*gradient_columns)(const Backward<T>& tensors, const Block& block, const Coefficients<T>& coefficients);
 
-  // The same for planes; results and coefficients are [channels].
-  void (*plane_moments)(const T* x, const PlaneBlock& block, Moments* moments);
+  // The same for planes, where `count` is of values; results and coefficients are [channels].
+  void (*plane_moments)(const T* x, const PlaneBlock& block, std::size_t count, double* mean, double* m2);
   void (*normalize_planes)(const Forward<T>& tensors, const PlaneBlock& block, const Coefficients<T>& coefficients);
   void (*plane_dots)(const Backward<T>& tensors, const PlaneBlock& block, const Coefficients<T>& coefficients,
                      double* sum, double* dot);

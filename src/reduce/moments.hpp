@@ -28,6 +28,15 @@ struct Moments {
   double variance() const { return m2 / count; }
 };
 
+/// Takes others into the mean and M2 of `count` values, which are unread if that is 0.
+inline void merge_moments(std::size_t count, double& mean, double& m2, const Moments& other) {
+  Moments all;
+  if (count > 0) all = {static_cast<double>(count), mean, m2};
+  all.merge(other);
+  mean = all.mean;
+  m2 = all.m2;
+}
+
 /// The same for [columns] of them at once: those of `other_count` rows go into those of `count` rows.
 inline void merge_moments(std::size_t columns, std::size_t count, double* mean, double* m2, std::size_t other_count,
                           const double* other_mean, const double* other_m2) {

@@ -190,9 +190,11 @@ Moments CarefulSegmentMoments(const T* HWY_RESTRICT x, std::size_t segments, std
   return result;
 }
 
-/// The moments of each channel, to out. Two passes over one block in cache, as AccumulateColumnMoments.
+/// Takes the moments of each channel into mean and m2 ([channels]), which hold those of `count` values before. Two
+/// passes over one block in cache, as AccumulateNarrowMoments.
 template <class T>
-void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, Moments* HWY_RESTRICT out) {
+void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, std::size_t count, double* HWY_RESTRICT mean,
+                  double* HWY_RESTRICT m2) {
   using D = Tag<T>;
   constexpr D d;
   const auto [samples, stride, channels, spacing, length] = planes;  // clang 14 lets no lambda capture these
@@ -205,7 +207,7 @@ void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, Moments* HW
   for (std::size_t c = 0; c < channels; ++c) {
     hn::Vec<D> sum[LaneSums<D>::kVectors];
     for (auto& vector : sum) vector = hn::Zero(d);
-    std::size_t count = 0;
+    std::size_t sampled = 0;
     for (std::size_t s = 0; s < samples; s += sample) {
       for (std::size_t i = 0; i == 0 || i + kSegmentLanes <= length; i += 8 * kSegmentLanes) {
         const T* part = x + s * stride + c * spacing + i;
@@ -214,12 +216,12 @@ void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, Moments* HW
             [&](std::size_t v, std::size_t j) HWY_ATTR { sum[v] = hn::Add(sum[v], LoadElements(d, part + j)); },
             [&](std::size_t v, std::size_t j, std::size_t rest)
                 HWY_ATTR { sum[v] = hn::Add(sum[v], LoadFirst(d, part + j, rest)); });
-        count += sampled_length;
+        sampled += sampled_length;
       }
     }
     LaneSums<D> total;
     for (std::size_t v = 0; v < LaneSums<D>::kVectors; ++v) total.Add(v, Widened<D>(sum[v]));
-    shifts[c] = static_cast<Parameter<T>>(total.Total() / static_cast<double>(count));
+    shifts[c] = static_cast<Parameter<T>>(total.Total() / static_cast<double>(sampled));
   }
 
   // Pass 2: differences from them.
@@ -240,8 +242,7 @@ void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, Moments* HW
             if (ahead) hwy::Prefetch(segment + i + kAhead<T>);
             return pair(LoadElements(d, segment + i));
           },
-          [&](std::size_t i, std::size_t count) EQUINORM_INLINE { return pair(LoadFirst(d, segment + i, count)); },
-          sums);
+          [&](std::size_t i, std::size_t rest) EQUINORM_INLINE { return pair(LoadFirst(d, segment + i, rest)); }, sums);
       sums.Save(all[c]);
     }
   }
@@ -251,9 +252,10 @@ void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, Moments* HW
     const auto [sum, squares] =
         Trusted({Total(sums.first), Total(sums.second)}, x + c * spacing, samples, stride, length, shifts[c]);
     const double offset = sum / n;
-    out[c] = std::isfinite(squares)
-                 ? Moments{n, static_cast<double>(shifts[c]) + offset, std::max(squares - sum * offset, 0.0)}
-                 : CarefulSegmentMoments(x + c * spacing, samples, stride, length);
+    const Moments found = std::isfinite(squares) ? Moments{n, static_cast<double>(shifts[c]) + offset,
+                                                           std::max(squares - sum * offset, 0.0)}
+                                                 : CarefulSegmentMoments(x + c * spacing, samples, stride, length);
+    merge_moments(count, mean[c], m2[c], found);
   }
 }
 

@@ -9,6 +9,7 @@
 
 #include "kernels/kernels.hpp"
 #include "ops/batch_norm/plan.hpp"
+#include "reduce/moments.hpp"
 
 namespace equinorm::batch_norm {
 
@@ -17,17 +18,17 @@ class FlatPlanes {
  public:
   // As the kernels of planes of the same names:
 
-  void plane_moments(const T* x, const PlaneBlock& planes, Moments* out) const {
-    double mean[kMostColumns], m2[kMostColumns];
-    run_.column_moments(x, flat(planes), 0, mean, m2);
+  void plane_moments(const T* x, const PlaneBlock& planes, std::size_t count, double* mean, double* m2) const {
+    double column_mean[kMostColumns], column_m2[kMostColumns];
+    run_.column_moments(x, flat(planes), 0, column_mean, column_m2);
     const std::size_t length = planes.length;
     const auto samples = static_cast<double>(planes.samples), columns = static_cast<double>(length);
     for (std::size_t c = 0; c < planes.channels; ++c) {
-      const double *means = mean + c * length, *m2s = m2 + c * length, origin = means[0];
+      const double *means = column_mean + c * length, *m2s = column_m2 + c * length, origin = means[0];
       const double center = origin + sum_of(length, [&](std::size_t i) { return means[i] - origin; }) / columns;
-      out[c] = {samples * columns, center, sum_of(length, [&](std::size_t i) {
-                  return m2s[i] + samples * (means[i] - center) * (means[i] - center);
-                })};
+      const double m2_of_all =
+          sum_of(length, [&](std::size_t i) { return m2s[i] + samples * (means[i] - center) * (means[i] - center); });
+      merge_moments(count, mean[c], m2[c], {samples * columns, center, m2_of_all});
     }
   }
 

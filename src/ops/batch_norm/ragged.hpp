@@ -4,7 +4,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 
 #include "core/padding.hpp"
@@ -131,14 +130,7 @@ class Ragged {
     run_.column_moments(x, block, before, mean, m2);
   }
   void moments(const T* x, const PlaneBlock& block, std::size_t before, double* mean, double* m2) const {
-    std::array<Moments, kMaxPlaneChannels> of_block;
-    run_.plane_moments(x, block, of_block.data());
-    for (std::size_t c = 0; c < block.channels; ++c) {
-      Moments total{static_cast<double>(before), mean[c], m2[c]};
-      total.merge(of_block[c]);
-      mean[c] = total.mean;
-      m2[c] = total.m2;
-    }
+    run_.plane_moments(x, block, before, mean, m2);
   }
   void normalize(const kernels::Forward<T>& t, const Block& block, const Coefficients& k) const {
     run_.normalize_columns(t, block, k);

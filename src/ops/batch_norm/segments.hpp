@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <numeric>
 
@@ -117,7 +116,7 @@ class Segments {
   bool whole_lines(std::size_t begin, std::size_t end) const { return !p_.flat || end - begin == p_.group; }
 
   kernels::Coefficients<T> coefficients() const { return s_.coefficients; }
-  std::size_t at(std::size_t c, std::size_t part) const { return c * p_.parts + part; }
+  std::size_t at(std::size_t c, std::size_t part) const { return part * g_.channels + c; }
 
   std::size_t values_of_part(std::size_t part) const {
     std::size_t values = 0;
@@ -129,30 +128,25 @@ class Segments {
   }
 
   void moments(const Part& part, const T* x) const {
-    std::array<Moments, kMaxPlaneChannels> total{}, of_piece{};
+    std::size_t count = 0;
     for (std::size_t i = part.first_piece; i < part.end_piece; ++i) {
+      const PlaneBlock block = p_.block(part.begin, part.end, i);
       with_kernels([&](const auto& run) {
-        run.plane_moments(x + p_.offset(part.begin, i), p_.block(part.begin, part.end, i), of_piece.data());
+        run.plane_moments(x + p_.offset(part.begin, i), block, count, s_.first + at(part.begin, part.index),
+                          s_.second + at(part.begin, part.index));
       });
-      for (std::size_t c = part.begin; c < part.end; ++c) total[c - part.begin].merge(of_piece[c - part.begin]);
-    }
-    for (std::size_t c = part.begin; c < part.end; ++c) {
-      s_.first[at(c, part.index)] = total[c - part.begin].mean;
-      s_.second[at(c, part.index)] = total[c - part.begin].m2;
+      count += block.samples * block.length;
     }
   }
 
   void dots(const Part& part, const kernels::Backward<T>& t) const {
-    std::array<double, kMaxPlaneChannels> sum{}, dot{};
+    double *sum = s_.first + at(part.begin, part.index), *dot = s_.second + at(part.begin, part.index);
+    for (double* array : {sum, dot}) std::fill_n(array, part.end - part.begin, 0.0);
     for (std::size_t i = part.first_piece; i < part.end_piece; ++i) {
       with_kernels([&](const auto& run) {
         run.plane_dots(t.at(p_.offset(part.begin, i)), p_.block(part.begin, part.end, i), coefficients().at(part.begin),
-                       sum.data(), dot.data());
+                       sum, dot);
       });
-    }
-    for (std::size_t c = part.begin; c < part.end; ++c) {
-      s_.first[at(c, part.index)] = sum[c - part.begin];
-      s_.second[at(c, part.index)] = dot[c - part.begin];
     }
   }
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstddef>
 
@@ -109,14 +108,14 @@ class Groups {
   void run(const Reduce& reduce, const Take& take, const Finish& finish, const Apply& apply) const {
     // Applied to the last part first, which is in the caches.
     const auto run_unit = [&](std::size_t i, const Scratch<T>& s) {
-      if (unit(i, 0).positions == 0) return;
-      for (std::size_t part = 0; part < p_.parts; ++part) {
-        const Unit u = unit(i, part);
+      Unit u = unit(i, 0);
+      if (u.positions == 0) return;
+      for (u.part = 0; u.part < p_.parts; ++u.part) {
         reduce(s, u);
         take(s, s, u);
       }
-      finish(s, unit(i, 0));
-      for (std::size_t part = p_.parts; part-- > 0;) apply(s, unit(i, part));
+      finish(s, u);
+      while (u.part-- > 0) apply(s, u);
     };
     if (!p_.split) {
       parallel_for(p_.tasks, workers_, [&](std::size_t task) {
@@ -216,15 +215,10 @@ class Groups {
                       at = sample_begin(u) + begin * g_.positions;
     for (std::size_t k = first; k < last; k += kMaxPlaneChannels) {
       const std::size_t count = std::min(kMaxPlaneChannels, last - k);
-      std::array<Moments, kMaxPlaneChannels> total{}, piece{};
       for (std::size_t i = 0; i < length; i += Plan::kPieceElements) {
         const std::size_t piece_length = std::min(Plan::kPieceElements, length - i);
-        kernel_.plane_moments(x + at + (k - first) * spacing + i, {1, 0, count, spacing, piece_length}, piece.data());
-        for (std::size_t j = 0; j < count; ++j) total[j].merge(piece[j]);
-      }
-      for (std::size_t j = 0; j < count; ++j) {
-        s.first[k + j] = total[j].mean;
-        s.second[k + j] = total[j].m2;
+        kernel_.plane_moments(x + at + (k - first) * spacing + i, {1, 0, count, spacing, piece_length}, i, s.first + k,
+                              s.second + k);
       }
     }
   }

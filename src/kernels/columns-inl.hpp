@@ -17,16 +17,19 @@ namespace equinorm {
 namespace HWY_NAMESPACE {
 
 inline constexpr std::size_t kElementwiseStrip = HWY_TARGET <= HWY_AVX3 ? 4 : 1;
-/// Of a tile: its inputs stay in the first cache while the strips go over them.
-inline constexpr std::size_t kTileElements = 8192;
+/// Elements of a tile, of one input or of two: they stay in the first cache, the output too, while strips go over them.
+inline constexpr std::size_t kTileOfOne = 8192, kTileOfTwo = 2048;
+/// Rows of a tile, however wide: in fewer, coefficients cost as much to load as what they are applied to.
+inline constexpr std::size_t kLeastTileRows = 4;
 
 /// Calls strip(d, vectors, column, begin, end) for tiles of some rows, begin … end − 1, strip by strip: the
 /// coefficients of a strip stay in registers. Strips narrower than a line go along single rows if the output goes
 /// around the caches: only whole lines do so at full speed.
-template <class T, bool kStream, class Strip>
+template <class T, bool kStream, std::size_t kElements, class Strip>
 HWY_INLINE void ForEachTile(const Block& block, const Strip& strip) {
   constexpr bool kWholeLines = kElementwiseStrip * hn::MaxLanes(Tag<T>()) * sizeof(T) >= 64;
-  const std::size_t tile = kStream && !kWholeLines ? 1 : std::clamp<std::size_t>(kTileElements / block.columns, 2, 64);
+  const std::size_t rows = std::clamp<std::size_t>(kElements / block.columns, kLeastTileRows, 64);
+  const std::size_t tile = kStream && !kWholeLines ? 1 : rows;
   for (std::size_t r = 0; r < block.rows; r += tile) {
     const std::size_t end = std::min(r + tile, block.rows);
     ForEachStrip<kElementwiseStrip>(
@@ -55,21 +58,22 @@ void NormalizeColumns(const Forward<T>& tensors, const Block& block, const Coeff
   WithForward(tensors, [&](auto gate, auto residual, auto stream) HWY_ATTR {
     const Forward<T> t = tensors;  // in registers: a store may not be thought to change it
     const Coefficients<T> k = coefficients;
-    ForEachTile<T, stream>(block, [&](auto d, auto vectors, std::size_t c, std::size_t r, std::size_t end) HWY_ATTR {
-      using N = Normalizer<decltype(d)>;
-      const auto make = [&](std::size_t v) HWY_ATTR { return N(PerColumn(), d, k, c + v * hn::Lanes(d)); };
-      WithStrip<vectors>(make, [&](const auto&... normalizers) HWY_ATTR {
-        for (; r < end; ++r) {
-          std::size_t at = r * block.stride + c;
-          const auto one = [&](const N& normalizer) HWY_ATTR {
-            hwy::Prefetch(t.x + at + t.ahead);
-            NormalizeVector<gate, residual, stream>(d, t, at, hn::Lanes(d), normalizer);
-            at += hn::Lanes(d);
-          };
-          (one(normalizers), ...);
-        }
-      });
-    });
+    ForEachTile<T, stream, kTileOfOne>(
+        block, [&](auto d, auto vectors, std::size_t c, std::size_t r, std::size_t end) HWY_ATTR {
+          using N = Normalizer<decltype(d)>;
+          const auto make = [&](std::size_t v) HWY_ATTR { return N(PerColumn(), d, k, c + v * hn::Lanes(d)); };
+          WithStrip<vectors>(make, [&](const auto&... normalizers) HWY_ATTR {
+            for (; r < end; ++r) {
+              std::size_t at = r * block.stride + c;
+              const auto one = [&](const N& normalizer) HWY_ATTR {
+                hwy::Prefetch(t.x + at + t.ahead);
+                NormalizeVector<gate, residual, stream>(d, t, at, hn::Lanes(d), normalizer);
+                at += hn::Lanes(d);
+              };
+              (one(normalizers), ...);
+            }
+          });
+        });
   });
 }
 
@@ -94,22 +98,23 @@ void GradientColumns(const Backward<T>& tensors, const Block& block, const Coeff
   WithBackward(tensors, [&](auto gate, auto output, auto residual, auto stream) HWY_ATTR {
     const Backward<T> t = tensors;
     const Coefficients<T> k = coefficients;
-    ForEachTile<T, stream>(block, [&](auto d, auto vectors, std::size_t c, std::size_t r, std::size_t end) HWY_ATTR {
-      using N = Differentiator<decltype(d)>;
-      const auto make = [&](std::size_t v) HWY_ATTR { return N(PerColumn(), d, k, c + v * hn::Lanes(d)); };
-      WithStrip<vectors>(make, [&](const auto&... differentiators) HWY_ATTR {
-        for (; r < end; ++r) {
-          std::size_t at = r * block.stride + c;
-          const auto one = [&](const N& differentiator) HWY_ATTR {
-            hwy::Prefetch(t.x + at + t.ahead);
-            hwy::Prefetch(t.dy + at + t.ahead);
-            GradientVector<gate, output, residual, stream>(d, t, at, hn::Lanes(d), differentiator);
-            at += hn::Lanes(d);
-          };
-          (one(differentiators), ...);
-        }
-      });
-    });
+    ForEachTile<T, stream, kTileOfTwo>(
+        block, [&](auto d, auto vectors, std::size_t c, std::size_t r, std::size_t end) HWY_ATTR {
+          using N = Differentiator<decltype(d)>;
+          const auto make = [&](std::size_t v) HWY_ATTR { return N(PerColumn(), d, k, c + v * hn::Lanes(d)); };
+          WithStrip<vectors>(make, [&](const auto&... differentiators) HWY_ATTR {
+            for (; r < end; ++r) {
+              std::size_t at = r * block.stride + c;
+              const auto one = [&](const N& differentiator) HWY_ATTR {
+                hwy::Prefetch(t.x + at + t.ahead);
+                hwy::Prefetch(t.dy + at + t.ahead);
+                GradientVector<gate, output, residual, stream>(d, t, at, hn::Lanes(d), differentiator);
+                at += hn::Lanes(d);
+              };
+              (one(differentiators), ...);
+            }
+          });
+        });
   });
 }
 

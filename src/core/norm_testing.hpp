@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <iostream>
 #include <limits>
 #include <numeric>
 #include <optional>
@@ -37,6 +38,18 @@ class ElementNames {
                                          : "float16";
   }
 };
+
+/// Says which instruction sets there are to run tests on, in the log and in GoogleTest's XML: where one is missing, "on
+/// every target" is less than it sounds.
+class Targets : public testing::Environment {
+  void SetUp() override {
+    std::string names;
+    for (const std::string& target : simd_targets()) names += (names.empty() ? "" : " ") + target;
+    std::cout << "instruction sets: " << names << std::endl;
+    testing::Test::RecordProperty("instruction_sets", names);
+  }
+};
+inline const testing::Environment* const kTargets = testing::AddGlobalTestEnvironment(new Targets);
 
 /// The error of one rounding to T, relative, and at the bottom of its range.
 template <class T>

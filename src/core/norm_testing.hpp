@@ -3,25 +3,23 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <iostream>
 #include <limits>
 #include <numeric>
-#include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
-#include "core/activation.hpp"
 #include "core/elements.hpp"
 #include "core/fingerprint.hpp"
-#include "core/philox.hpp"
+#include "core/value_cases.hpp"
 #include "equinorm/execution.hpp"
 #include "equinorm/norm.hpp"
-#include "equinorm/status.hpp"
 #include "equinorm/tensor.hpp"
 
 namespace equinorm::testing_tools {
@@ -78,8 +76,12 @@ double roundings_of_sum(double terms) {
 /// to E|d| ≤ √E d² and to E d² = σ² + (K − μ)². K is the mean of some of the values: one of `rarity` of them, and then
 /// (K − μ)² ≤ (rarity − 1)·σ² whatever the values (Cauchy and Schwarz); of values without outliers K is within σ of μ.
 struct StatisticsRoundings {
+  static constexpr double kNoOutlier = 2;
+  static constexpr double kRarest = 64;  ///< blocks have up to 512 rows, of which 8 at least are in the sample
+  static double rarity(const cases::ValueCase& value) { return value.outlier == 0 ? kNoOutlier : kRarest; }
+
   template <class T>
-  static StatisticsRoundings of(double terms, double rarity = 2) {
+  static StatisticsRoundings of(double terms, double rarity = kNoOutlier) {
     const double sums = std::is_same_v<T, double> ? terms : 7;
     return {(sums + 1) * std::sqrt(rarity), (sums + 3) * rarity};
   }
@@ -89,10 +91,7 @@ struct StatisticsRoundings {
 /// Normal values of any mean and deviation, rounded to V.
 template <class V>
 std::vector<V> normals(std::size_t count, double mean, double sigma, std::uint64_t seed, std::uint64_t stream) {
-  const Philox random(seed, stream);
-  std::vector<V> result(count);
-  for (std::size_t i = 0; i < count; ++i) result[i] = to_element<V>(mean + sigma * random.normal(i));
-  return result;
+  return cases::make<V>({"", mean, sigma, ""}, count, seed, stream);
 }
 
 template <class V>
@@ -109,6 +108,26 @@ inline std::string describe(const Shape& shape, Layout layout) {
   return text;
 }
 
+inline constexpr Activation kActivations[] = {Activation::none, Activation::relu, Activation::leaky_relu,
+                                              Activation::silu, Activation::gelu};
+
+/// How many elements a small tensor has, and an ordinary one: for the time that tests take.
+inline constexpr std::size_t kSmall = 20'000, kLarge = 200'000;
+
+/// Whether a tensor of these values is held against the reference. Small ones are with every activation, plain values
+/// with a residual and without; others once with what most of them are and at the largest mean that leaves T digits,
+/// and if they are not very large, with what leaves the ordinary path.
+template <class T>
+bool is_tried(const cases::ValueCase& value, std::size_t elements, Activation activation, bool add) {
+  const std::string name = value.name;
+  const bool has_add = activation == Activation::relu || activation == Activation::gelu;
+  if (elements <= kSmall) return add == has_add || name == "normal" || name == "mean_1e3";
+  if (name == "normal") return activation == Activation::relu && add;
+  if (name == (sizeof(T) == 2 ? "mean_1e3" : "mean_1e6")) return activation == Activation::none && !add;
+  if (name == "outlier") return elements <= kLarge && activation == Activation::none && !add;
+  return elements <= kLarge && name == "huge" && activation == Activation::silu && !add;
+}
+
 /// All tensors that forward and backward take and give; outputs hold −7 until they are written.
 template <class T>
 struct Tensors {
@@ -116,10 +135,13 @@ struct Tensors {
 
   Tensors(const Shape& of_shape, Layout of_layout, std::size_t statistics, double mean_of_x, double sigma_of_x,
           std::uint64_t seed)
+      : Tensors(of_shape, of_layout, statistics, {"", mean_of_x, sigma_of_x, ""}, seed) {}
+  Tensors(const Shape& of_shape, Layout of_layout, std::size_t statistics, const cases::ValueCase& value,
+          std::uint64_t seed)
       : shape(of_shape), layout(of_layout) {
     channels = shape[layout == Layout::channels_last ? shape.rank() - 1 : 1];
     const std::size_t count = shape.elements();
-    x = normals<T>(count, mean_of_x, sigma_of_x, seed, 1);
+    x = cases::make<T>(value, count, seed, 1);
     residual = normals<T>(count, 0, 1, seed, 2);
     dy = normals<T>(count, 0, 1, seed, 3);
     gamma = normals<P>(channels, 0, 1, seed, 4);
@@ -178,132 +200,6 @@ class Room {
   std::size_t count_, begin_;
   std::vector<T> storage_;
 };
-
-/// A call of a norm with a residual behind it; Call gives it options, forward_to(y, execution), and backward_to(dx,
-/// dresidual, execution), which takes y and residual from here.
-template <class Call, class T>
-struct CallOverResidual : Tensors<T> {
-  using Tensors<T>::Tensors;
-
-  Status forward(const Execution& execution = {}) {
-    return static_cast<Call*>(this)->forward_to(this->y.data(), execution);
-  }
-  Status backward(const Execution& execution = {}) {
-    return static_cast<Call*>(this)->backward_to(this->dx.data(), this->dresidual.data(), execution);
-  }
-  Status run(const Execution& execution = {}) {
-    const Status status = forward(execution);
-    return status.ok() ? backward(execution) : status;
-  }
-  TensorView<const T> added() const { return this->given(this->residual, add); }
-  TensorView<const T> y_for_backward() const { return this->given(this->y, add && gives_y); }
-  TensorView<const T> residual_for_backward() const { return this->given(this->residual, add && gives_residual); }
-  TensorView<T> wanted(T* for_dresidual) const { return this->view(add && wants_dresidual ? for_dresidual : nullptr); }
-
-  bool add = false;                                                    ///< a residual
-  bool gives_y = true, gives_residual = true, wants_dresidual = true;  ///< backward's, if there is one
-};
-
-/// Whether outputs go around the caches, which they do from 8 MB on if they begin lines, changes no bit.
-template <class Call>
-void expect_the_same_around_the_caches(Call call, const std::string& what) {
-  using T = std::remove_cvref_t<decltype(call.x[0])>;
-  ASSERT_GE(call.x.size() * sizeof(T), std::size_t{8} << 20) << what;
-  call.add = true;
-  call.options.activation = Activation::relu;
-  std::optional<std::uint64_t> first;
-  for (const std::string& target : simd_targets()) {
-    ASSERT_TRUE(set_simd_target(target).ok());
-    for (const bool of_a_line : {false, true}) {
-      const std::size_t count = call.x.size();
-      Room<T> y(count, of_a_line), dx(count, of_a_line), dresidual(count, of_a_line);
-      ASSERT_TRUE(call.forward_to(y.data()).ok()) << what;
-      call.y = y.copy();
-      ASSERT_TRUE(call.backward_to(dx.data(), dresidual.data()).ok()) << what;
-      call.dx = dx.copy();
-      call.dresidual = dresidual.copy();
-      if (!first) first = call.fingerprint();
-      ASSERT_EQ(call.fingerprint(), *first) << what << ", " << target << (of_a_line ? ", around" : "");
-    }
-  }
-  ASSERT_TRUE(set_simd_target("").ok());
-}
-
-inline constexpr Activation kActivations[] = {Activation::none, Activation::relu, Activation::leaky_relu,
-                                              Activation::silu, Activation::gelu};
-
-/// What backward gives over a residual, it must give in every way that it may be asked: of y or the residual or both,
-/// with dresidual or without, and over what it reads. Large tensors: of relu alone, for the time it takes.
-template <class Call>
-void expect_backward_is_the_same_however_asked(Call done, const std::string& of) {
-  done.add = true;
-  for (const Activation activation : kActivations) {
-    if (done.x.size() > 20'000 && activation != Activation::relu) continue;
-    done.options.activation = activation;
-    ASSERT_TRUE(done.run().ok()) << of;
-    const std::string what = of + ", activation " + std::to_string(static_cast<int>(activation));
-    for (const bool y : {false, true}) {
-      for (const bool residual : {false, true}) {
-        if (!residual && !(y && has_slope_of_sign(activation))) continue;
-        for (const bool dresidual : {false, true}) {
-          Call call = done;
-          call.gives_y = y;
-          call.gives_residual = residual;
-          call.wants_dresidual = dresidual;
-          call.dx.assign(call.x.size(), call.x[0]);
-          if (dresidual) call.dresidual = call.dx;
-          const Status status = call.backward();
-          ASSERT_TRUE(status.ok()) << what << ": " << status.message();
-          ASSERT_EQ(call.fingerprint(), done.fingerprint())
-              << what << (y ? ", y" : "") << (residual ? ", residual" : "") << (dresidual ? "" : ", no dresidual");
-        }
-      }
-    }
-    using Tensor = decltype(done.x) Call::*;
-    const std::pair<Tensor, Tensor> places[] = {
-        {&Call::residual, &Call::dy}, {&Call::x, &Call::residual}, {&Call::dy, &Call::residual}};
-    for (const auto& [dx, dresidual] : places) {
-      Call call = done;
-      call.gives_y = false;
-      ASSERT_TRUE(call.backward_to((call.*dx).data(), (call.*dresidual).data()).ok()) << what;
-      ASSERT_TRUE(call.*dx == done.dx) << what << ", dx in place";
-      ASSERT_TRUE(call.*dresidual == done.dresidual) << what << ", dresidual in place";
-      ASSERT_EQ(hash_of(call.dgamma, call.dbeta), hash_of(done.dgamma, done.dbeta)) << what;
-    }
-  }
-}
-
-/// The refusals of backward over a residual of which too little is given, and what it cannot refuse.
-template <class Call>
-void expect_backward_asks_for_y_or_residual(Call call, const std::string& op) {
-  call.add = true;
-  const auto expect = [&](const std::string& message) {
-    const Status status = call.backward();
-    EXPECT_EQ(status.code(), message.empty() ? StatusCode::ok : StatusCode::invalid_argument) << status.message();
-    EXPECT_EQ(status.message().rfind(message.empty() ? "" : "[" + op + "] " + message, 0), 0U) << status.message();
-  };
-  for (const Activation activation : kActivations) {
-    call.options.activation = activation;
-    ASSERT_TRUE(call.forward().ok());
-    const bool none = activation == Activation::none, by_sign = has_slope_of_sign(activation);
-    call.gives_y = call.gives_residual = false;
-    call.wants_dresidual = true;
-    const auto gradient = call.dx;
-    expect(none ? "" : by_sign ? "y and residual are null; expected" : "residual is null; expected");
-    EXPECT_TRUE(none || call.dx == gradient) << "nothing is written";
-    call.wants_dresidual = false;
-    expect("");  // of forward without a residual
-    for (const bool wants_dresidual : {false, true}) {
-      call.wants_dresidual = wants_dresidual;
-      call.gives_y = true;
-      expect(none || by_sign ? "" : "residual is null; expected");
-      call.gives_y = false;
-      call.gives_residual = true;
-      expect("");
-      call.gives_residual = false;
-    }
-  }
-}
 
 /// Samples of unequal length, padded to [N, positions, channels] or [N, channels, positions].
 struct Padding {

@@ -31,4 +31,13 @@ struct ThreadsExecutor final : CountingExecutor {
   }
 };
 
+/// Calls body(executor) with each of them.
+template <class Body>
+void for_each_executor(const Body& body) {
+  BackwardsExecutor backwards;
+  body(backwards);
+  ThreadsExecutor threads;
+  body(threads);
+}
+
 }  // namespace equinorm

@@ -5,10 +5,14 @@
 
 #include <cmath>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "core/activation.hpp"
+#include "core/norm_promises.hpp"
 #include "core/norm_testing.hpp"
+#include "core/value_cases.hpp"
 #include "equinorm/batch_norm.hpp"
 #include "ops/batch_norm/reference.hpp"
 
@@ -16,32 +20,44 @@ namespace equinorm::testing_tools {
 
 template <class T>
 struct Call : CallOverResidual<Call<T>, T> {
+  using Base = CallOverResidual<Call<T>, T>;
   using Tensors<T>::in, Tensors<T>::view;
 
-  Call(const Shape& of_shape, Layout of_layout, double mean_of_x, double sigma_of_x = 1)
-      : CallOverResidual<Call<T>, T>(of_shape, of_layout,
-                                     of_shape[of_layout == Layout::channels_last ? of_shape.rank() - 1 : 1], mean_of_x,
-                                     sigma_of_x, 11) {}
-
-  Status forward_to(T* for_y, const Execution& execution = {}) {
-    return batch_norm_forward<T>(options, in(this->x), this->affine(), this->added(), view(for_y), this->statistics(),
-                                 nullptr, execution);
+  Call(const Shape& of_shape, Layout of_layout, const cases::ValueCase& value, std::uint64_t seed = 11)
+      : Base(of_shape, of_layout, of_shape[of_layout == Layout::channels_last ? of_shape.rank() - 1 : 1], value, seed) {
   }
-  Status backward_to(T* for_dx, T* for_dresidual, const Execution& execution = {}) {
-    return batch_norm_backward<T>(options, in(this->x), this->y_for_backward(), this->residual_for_backward(),
-                                  in(this->dy), this->affine(), this->statistics(), view(for_dx),
-                                  this->wanted(for_dresidual), this->gradients(), execution);
+  Call(const Shape& of_shape, Layout of_layout, double mean_of_x, double sigma_of_x = 1)
+      : Call(of_shape, of_layout, {"", mean_of_x, sigma_of_x, ""}) {}
+  Call(const Shape& of_shape, Layout of_layout, std::vector<T> of_x) : Call(of_shape, of_layout, 0) {
+    this->x = std::move(of_x);
+  }
+
+  std::size_t set_of(std::size_t i) const { return this->channel_of(i); }
+
+  Status forward_at(const Places<T>& p, const Execution& execution) {
+    return batch_norm_forward<T>(options, view(p.x), p.affine, this->added(p), view(p.y), p.statistics, nullptr,
+                                 execution);
+  }
+  Status backward_at(const Places<T>& p, const Execution& execution) {
+    return batch_norm_backward<T>(options, view(p.x), this->y_for_backward(p), this->residual_for_backward(p),
+                                  view(p.dy), p.affine, p.statistics, view(p.dx), this->wanted(p), p.gradients,
+                                  execution);
   }
 
   /// With the running statistics of each channel c: mean (c mod 7)/8 − 1/4, and variance (c mod 5 + 2)/4.
-  Status infer_to(T* for_y, const Execution& execution = {}) const {
+  Status inference_at(const Places<T>& p, const Execution& execution) const {
     std::vector<Parameter<T>> means, variances;
     for (std::size_t c = 0; c < this->channels; ++c) {
       means.push_back(to_element<Parameter<T>>(running_mean(c)));
       variances.push_back(to_element<Parameter<T>>(running_variance(c)));
     }
-    return batch_norm_inference<T>(options, in(this->x), this->affine(), means.data(), variances.data(), this->added(),
-                                   view(for_y), execution);
+    return batch_norm_inference<T>(options, view(p.x), p.affine, means.data(), variances.data(), this->added(p),
+                                   view(p.y), execution);
+  }
+  Status infer_to(T* for_y, const Execution& execution = {}) {
+    Places<T> p = this->places();
+    p.y = for_y;
+    return inference_at(p, execution);
   }
   static double running_mean(std::size_t c) { return static_cast<double>(c % 7) / 8 - 0.25; }
   static double running_variance(std::size_t c) { return static_cast<double>(c % 5 + 2) / 4; }
@@ -71,63 +87,90 @@ void expect_inference_right(const Call<T>& call, const std::string& what) {
   }
 }
 
-/// The bounds of batch_norm_test.cpp, in roundings of the type of computing, and one of T. An activation adds 8 of its
-/// own (simd/activation-inl.hpp) and multiplies the error of z by its slope, at most 1.13; its own slope differs by as
-/// much as z's error times 0.8, the largest second derivative.
+/// Checks all outputs against the reference. u: one rounding in the type of computing; r: what statistics are off by
+/// (StatisticsRoundings), sums a term of them: seven roundings among eight floats, and of n doubles n.
+///
+/// y: of |γ|(|x̂| + 1), x − mean, the scale, their product, z and y once each, and the part of the shift that holds the
+/// mean's rest; the statistics' own average out to less than one here. Of |β|: the shift, z and y. Of |r|: y, and one
+/// for the reference. dβ: its own, and sums of Σ|g|. dγ: its own and the deviation's; of its terms d and its product
+/// with g have one each; the mean brings r.mean times Σg, and what it lacks as a float at most one of Σ|g|. dx: its
+/// parts, each rounded a few times on its way. In double the saved mean is rounded itself, relative to σ.
+///
+/// An activation adds 8 of its own (simd/activation-inl.hpp) and multiplies the error of z by its slope, at most 1.13;
+/// its own slope differs by as much as z's error times 0.8, the largest second derivative.
 template <class T>
-void expect_right(const Call<T>& call, const std::string& what) {
+void expect_right(const Call<T>& call, const std::string& what, double rarity = StatisticsRoundings::kNoOutlier) {
   constexpr double u = kUnit<Parameter<T>>;
+  constexpr bool wide = std::is_same_v<T, double>;
   const Activation activation = call.options.activation;
+  const bool curved = activation == Activation::silu || activation == Activation::gelu;
   const auto add = call.add ? widen(call.residual) : std::vector<double>{};
   const double epsilon = call.options.epsilon;
-  const auto z = reference::batch_norm_forward(widen(call.x), call.shape, call.layout, widen(call.gamma),
-                                               widen(call.beta), add, false, epsilon);
-  const auto x_hat =
-      reference::batch_norm_forward(widen(call.x), call.shape, call.layout, {}, {}, {}, false, epsilon).y;
-  const std::vector<double> y = widen(call.y), dy = widen(call.dy), dx = widen(call.dx);
-  const auto m = static_cast<double>(y.size()) / static_cast<double>(call.channels);
-  const double sums = roundings_of_sum<T>(m);
-  std::vector<double> g(y.size()), g_error(y.size()), sum(call.channels), dot(call.channels), error(call.channels);
-  const auto conditioned = [&](std::size_t i) {  // |x̂| + 1, and what one rounding of the mean costs
-    const std::size_t c = call.channel_of(i);
-    const double cost = std::is_same_v<T, double> ? std::abs(z.mean[c]) / std::sqrt(z.variance[c] + epsilon) : 0;
-    return std::abs(x_hat[i]) + 1 + 4 * cost;
+  const std::vector<double> x = widen(call.x), y = widen(call.y), dy = widen(call.dy), dx = widen(call.dx);
+  const auto z = reference::batch_norm_forward(x, call.shape, call.layout, widen(call.gamma), widen(call.beta), add,
+                                               false, epsilon);
+  const double m = static_cast<double>(x.size()) / static_cast<double>(call.channels);
+  const double sums = roundings_of_sum<T>(m), in_sum = wide ? m : 7;
+  const auto roundings = StatisticsRoundings::of<T>(m, rarity);
+
+  struct Channel {
+    double gamma, beta, inverse, of_mean;               // of_mean: what one rounding of the mean costs
+    double sum = 0, dot = 0, abs_sum = 0, abs_dot = 0;  // Σg, Σg·x̂, and of magnitudes
+    double sum_error = 0, dot_error = 0;                // what errors of g add up to
+    double reach(double x_hat) const { return std::abs(x_hat) + 1 + 4 * of_mean; }
   };
-  for (std::size_t i = 0; i < y.size(); ++i) {
-    const std::size_t c = call.channel_of(i);
-    const double gamma = std::abs(to_double(call.gamma[c])), beta = std::abs(to_double(call.beta[c]));
-    const double z_error =
-        sums * u * (6 * gamma * conditioned(i) + 3 * beta + 2 * (add.empty() ? 0 : std::abs(add[i])));
-    const double expected = activate(activation, z.y[i]);
-    ASSERT_NEAR(y[i], expected, 1.13 * z_error + 8 * u * std::abs(expected) + kUnit<T> * std::abs(expected) + kTiny<T>)
-        << what << " element " << i;
-    const bool kinked = activation == Activation::relu || activation == Activation::leaky_relu;
-    g[i] = dy[i] * activation_slope(activation, kinked ? y[i] : z.y[i]);
-    g_error[i] =
-        activation == Activation::none ? 0 : 8 * u * std::abs(dy[i]) + (kinked ? 0 : z_error * std::abs(dy[i]));
-    sum[c] += std::abs(g[i]);
-    dot[c] += std::abs(g[i]) * conditioned(i);
-    error[c] += g_error[i] * conditioned(i);
-  }
-  std::vector<double> dgamma(call.channels), dbeta(call.channels);
-  for (std::size_t i = 0; i < y.size(); ++i) {
-    dbeta[call.channel_of(i)] += g[i];
-    dgamma[call.channel_of(i)] += g[i] * x_hat[i];
-  }
+  std::vector<Channel> channels;
   for (std::size_t c = 0; c < call.channels; ++c) {
-    const double slack = 1e-13 * dot[c] + error[c];
-    ASSERT_NEAR(to_double(call.dbeta[c]), dbeta[c], u * (2 * std::abs(dbeta[c]) + sums * sum[c]) + slack) << what;
-    ASSERT_NEAR(to_double(call.dgamma[c]), dgamma[c], u * (2 * std::abs(dgamma[c]) + 5 * sums * dot[c]) + slack)
-        << what;
+    const double sigma = std::sqrt(z.variance[c]), inverse = 1 / std::sqrt(z.variance[c] + epsilon);
+    const double of_mean = wide ? std::abs(z.mean[c]) * inverse : 0;
+    channels.push_back({to_double(call.gamma[c]), to_double(call.beta[c]), inverse, of_mean});
+    const double mean_rounding = 1e-15 * std::abs(z.mean[c]);
+    ASSERT_NEAR(call.mean[c], z.mean[c], roundings.mean * u * sigma + mean_rounding + 1e-300) << what;
+    ASSERT_NEAR(call.variance[c], z.variance[c],
+                roundings.variance * u * z.variance[c] + (wide ? mean_rounding * (sigma + mean_rounding) : 0) + 1e-300)
+        << what << " channel " << c;
   }
-  for (std::size_t i = 0; i < y.size(); ++i) {
-    const std::size_t c = call.channel_of(i);
-    const double scale = std::abs(to_double(call.gamma[c])) / std::sqrt(z.variance[c] + epsilon);
-    const double want =
-        scale * std::copysign(1, to_double(call.gamma[c])) * (g[i] - dbeta[c] / m - x_hat[i] * dgamma[c] / m);
-    const double parts = std::abs(g[i]) + sum[c] / m + conditioned(i) * dot[c] / m;
-    const double slack = scale * (g_error[i] + 2 * conditioned(i) * error[c] / m);
-    ASSERT_NEAR(dx[i], want, 8 * sums * u * scale * parts + slack + kUnit<T> * std::abs(want) + kTiny<T>)
+
+  std::vector<double> x_hat(x.size()), g(x.size()), g_error(x.size());
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const std::size_t at = call.channel_of(i);
+    Channel& c = channels[at];
+    x_hat[i] = (x[i] - z.mean[at]) * c.inverse;
+    const double z_error =
+        sums * u *
+        (6 * std::abs(c.gamma) * c.reach(x_hat[i]) + 3 * std::abs(c.beta) + 2 * (add.empty() ? 0 : std::abs(add[i])));
+    const double want = activate(activation, z.y[i]);
+    ASSERT_NEAR(y[i], want,
+                (curved ? 1.13 : 1) * z_error +
+                    ((activation == Activation::none ? 0 : 8) * u + kUnit<T>)*std::abs(want) + kTiny<T>)
+        << what << " element " << i;
+    g[i] = dy[i] * activation_slope(activation, curved ? z.y[i] : y[i]);
+    g_error[i] = std::abs(dy[i]) * (activation == Activation::none ? 0 : 8 * u + (curved ? z_error : 0));
+    c.sum += g[i];
+    c.dot += g[i] * x_hat[i];
+    c.abs_sum += std::abs(g[i]);
+    c.abs_dot += std::abs(g[i] * x_hat[i]);
+    c.sum_error += g_error[i];
+    c.dot_error += g_error[i] * c.reach(x_hat[i]);
+  }
+  for (std::size_t i = 0; i < call.channels; ++i) {
+    const Channel& c = channels[i];
+    ASSERT_NEAR(to_double(call.dbeta[i]), c.sum,
+                u * (std::abs(c.sum) + in_sum * c.abs_sum) + c.sum_error + 1e-13 * c.abs_sum + 1e-300)
+        << what << " channel " << i;
+    ASSERT_NEAR(to_double(call.dgamma[i]), c.dot,
+                u * ((1 + roundings.variance / 2) * std::abs(c.dot) + (in_sum + 2) * c.abs_dot +
+                     roundings.mean * std::abs(c.sum) + (1 + 4 * c.of_mean) * c.abs_sum) +
+                    c.dot_error + 1e-13 * c.abs_dot + 1e-300)
+        << what << " channel " << i;
+  }
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const Channel& c = channels[call.channel_of(i)];
+    const double scale = std::abs(c.gamma) * c.inverse, reach = c.reach(x_hat[i]);
+    const double want = c.gamma * c.inverse * (g[i] - c.sum / m - x_hat[i] * c.dot / m);
+    const double parts = std::abs(g[i]) + c.abs_sum / m + reach * (c.abs_dot + (1 + 4 * c.of_mean) * c.abs_sum) / m;
+    const double errors = g_error[i] + c.sum_error / m + reach * c.dot_error / m;
+    ASSERT_NEAR(dx[i], want, scale * (8 * sums * u * parts + errors) + kUnit<T> * std::abs(want) + kTiny<T>)
         << what << " element " << i;
     if (call.add) {
       ASSERT_NEAR(to_double(call.dresidual[i]), g[i], g_error[i] + kUnit<T> * std::abs(g[i]) + kTiny<T>) << what;

@@ -1,14 +1,9 @@
-// The shapes and values that batch norm is tested on; each row says why it is there.
+// The shapes that batch norm is tested on; each row says why it is there.
 #pragma once
 
-#include <cmath>
 #include <cstddef>
-#include <limits>
-#include <string>
 #include <vector>
 
-#include "core/philox.hpp"
-#include "core/value_cases.hpp"
 #include "equinorm/tensor.hpp"
 
 namespace equinorm::cases {
@@ -55,14 +50,6 @@ inline const std::vector<ShapeCase>& shapes() {
       {{2, 2, 3, 4, 5}, first, "rank 5"},
   };
   return table;
-}
-
-/// Values of a case: normal, channel by channel the same distribution.
-inline std::vector<float> make(const ValueCase& value, std::size_t count, std::uint64_t seed) {
-  const Philox random(seed, 1);
-  std::vector<float> x(count);
-  for (std::size_t i = 0; i < count; ++i) x[i] = static_cast<float>(value.mean + value.sigma * random.normal(i));
-  return x;
 }
 
 }  // namespace equinorm::cases

@@ -3,38 +3,20 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
-#include <initializer_list>
-#include <limits>
 #include <optional>
 #include <string>
-#include <utility>
+#include <vector>
 
 #include "equinorm/instance_norm.hpp"
 #include "ops/group_norm/call_testing.hpp"
 #include "ops/group_norm/cases.hpp"
 #include "ops/group_norm/reference.hpp"
+#include "parallel/executors.hpp"
 
 namespace equinorm {
 namespace {
 
 using namespace testing_tools;
-
-template <class T>
-std::vector<Values> values() {
-  std::vector<Values> table = {kNormal,
-                               {"mean_1e3", 1e3, 1, "E[x²] − E[x]² in float has lost everything here"},
-                               {"small", 1e-3, 1e-6, "σ² beside ε"},
-                               {"constant", 3.25, 0, "no variance: x̂ = 0"}};
-  if (std::is_same_v<T, float16>) return table;  // whose largest value is 65504
-  table.push_back({"mean_1e6", 1e6, 1, "σ is 16 steps of a float"});
-  table.push_back({"denormal", 0, 1e-39, "denormal inputs"});
-  table.push_back({"large", 1e8, 1e9, "far from one"});
-  table.push_back({"huge", 0, 1e36, "differences near the largest float: the careful path"});
-  table.push_back({"huge_mean", 1e36, 1e30, "a mean of 2^120"});
-  return table;
-}
 
 std::string describe(const cases::GroupCase& c) {
   return testing_tools::describe(c.shape, c.layout) + ", groups " + std::to_string(c.groups) + " (" + c.why + ")";
@@ -50,23 +32,20 @@ TYPED_TEST_SUITE(GroupNorm, ElementTypes, ElementNames);
 TYPED_TEST(GroupNorm, MatchesTheReferenceOnEveryShapeAndValue) {
   using T = TypeParam;
   for (const auto& shape : cases::group_shapes()) {
-    const bool small = shape.shape.elements() < 20'000;
-    if (!small && sizeof(T) == 2) continue;  // the bits of all threads and targets are compared below
-    for (const auto& value : values<T>()) {
-      if (!small && std::string(value.name) != "normal" && std::string(value.name) != "mean_1e3") continue;
+    for (const auto& value : cases::hostile_values<T>()) {
+      std::optional<Call<T>> start;
       for (const Activation activation : kActivations) {
         for (const bool add : {false, true}) {
-          if (!small && (add || (activation != Activation::none && activation != Activation::relu))) continue;
-          Call<T> call(shape, value);
+          if (!is_tried<T>(value, shape.shape.elements(), activation, add)) continue;
+          if (!start) start.emplace(shape, value);
+          Call<T> call = *start;
           call.options.activation = activation;
           call.add = add;
           const std::string what = describe(shape) + ", " + value.name + (add ? ", add" : "") + ", activation " +
                                    std::to_string(static_cast<int>(activation));
-          const Status forward = call.forward();
-          ASSERT_TRUE(forward.ok()) << what << ": " << forward.message();
-          const Status backward = call.backward();
-          ASSERT_TRUE(backward.ok()) << what << ": " << backward.message();
-          expect_right(call, what);
+          const Status status = call.run();
+          ASSERT_TRUE(status.ok()) << what << ": " << status.message();
+          expect_right(call, what, StatisticsRoundings::rarity(value));
           if (testing::Test::HasFatalFailure()) return;
         }
       }
@@ -74,26 +53,41 @@ TYPED_TEST(GroupNorm, MatchesTheReferenceOnEveryShapeAndValue) {
   }
 }
 
+TYPED_TEST(GroupNorm, OfNothingIsNothingAndItsGradientsAreZero) {
+  using T = TypeParam;
+  for (const cases::GroupCase& shape : {cases::GroupCase{{0, 2, 6}, Layout::channels_last, 3, ""},
+                                        cases::GroupCase{{4, 0, 6}, Layout::channels_last, 6, ""},
+                                        cases::GroupCase{{0, 6, 2}, Layout::channels_first, 3, ""},
+                                        cases::GroupCase{{4, 6, 0}, Layout::channels_first, 1, ""}}) {
+    Call<T> call(shape, kNormal);
+    EXPECT_TRUE(call.run().ok()) << describe(shape);
+    EXPECT_EQ(call.dgamma, std::vector<Parameter<T>>(6, 0)) << "sums over nothing";
+    EXPECT_EQ(call.dbeta, call.dgamma);
+  }
+}
+
 TYPED_TEST(GroupNorm, GivesTheSameBitsOnEveryTargetAndNumberOfThreads) {
   SeenBits seen;
-  using T = TypeParam;
   for (const auto& shape : cases::group_shapes()) {
-    for (const auto& [activation, add] : std::initializer_list<std::pair<Activation, bool>>{
-             {Activation::relu, false}, {Activation::relu, true}, {Activation::silu, true}}) {
-      if (shape.shape.elements() > 20'000 && add && activation == Activation::relu) continue;
-      std::optional<std::uint64_t> first;
-      for (const std::string& target : simd_targets()) {
-        ASSERT_TRUE(set_simd_target(target).ok());
-        for (const int threads : {1, 2, 3, 8}) {
-          if (threads > 1 && (shape.shape.elements() < 20'000 || (add && threads != 3))) continue;
-          Call<T> call(shape, kNormal, 5);
-          call.add = add;
-          call.options.activation = activation;
-          ASSERT_TRUE(call.run({threads}).ok());
-          if (!first) first = seen.add(call.fingerprint_of_inputs(), call.fingerprint());
-          ASSERT_EQ(call.fingerprint(), *first) << describe(shape) << " " << target << " " << threads;
-        }
+    const bool large = shape.shape.elements() > kSmall;
+    for (const auto& value : cases::hostile_values<TypeParam>()) {
+      const std::string name = value.name;
+      if (large && name != "mean_1e3") continue;
+      Call<TypeParam> call(shape, value, 5);
+      const std::string what = describe(shape) + ", " + name;
+      call.options.activation = Activation::relu;
+      if (large) {
+        expect_the_same_bits(call, {1, 2, 3, 4, 5, 6, 7, 8}, seen, what);
+      } else {
+        expect_the_same_bits(call, {1}, seen, what);
       }
+      for (const Activation activation : {Activation::relu, Activation::silu}) {
+        if (large ? activation == Activation::relu : name != "normal") continue;
+        call.add = true;
+        call.options.activation = activation;
+        expect_the_same_bits(call, {1, 3}, seen, what + ", add");
+      }
+      if (testing::Test::HasFatalFailure()) return;
     }
   }
 }
@@ -146,66 +140,56 @@ TEST(GroupNormLargeSamples, DoNotDependOnTheirNumber) {
   }
 }
 
-TYPED_TEST(GroupNorm, InPlaceGivesTheSameBits) {
-  using T = TypeParam;
+TYPED_TEST(GroupNorm, OutputsOverInputsHaveTheSameBits) {
   for (const auto& shape : cases::group_shapes()) {
-    Call<T> apart(shape, kNormal);
-    apart.add = true;
-    apart.options.activation = Activation::relu;
-    ASSERT_TRUE(apart.forward().ok());
-    ASSERT_TRUE(apart.backward().ok());
-    Call<T> inside = apart;
-    ASSERT_TRUE(group_norm_forward<T>(inside.options, inside.in(inside.x), inside.affine(), inside.in(inside.residual),
-                                      inside.view(inside.x.data()))
-                    .ok());
-    ASSERT_EQ(inside.x, apart.y) << describe(shape);
-    inside.x = apart.x;
-    ASSERT_TRUE(group_norm_backward<T>(inside.options, inside.in(inside.x), inside.in(inside.y), {},
-                                       inside.in(inside.dy), inside.affine(), inside.statistics(),
-                                       inside.view(inside.dy.data()), inside.view(inside.dresidual.data()), {})
-                    .ok());
-    ASSERT_EQ(inside.dy, apart.dx) << describe(shape);
-    ASSERT_EQ(inside.dresidual, apart.dresidual) << describe(shape);
-
-    // The other pairs that may share memory: y with the residual, dx with x, dresidual with dy.
-    inside = apart;
-    ASSERT_TRUE(group_norm_forward<T>(inside.options, inside.in(inside.x), inside.affine(), inside.in(inside.residual),
-                                      inside.view(inside.residual.data()))
-                    .ok());
-    ASSERT_EQ(inside.residual, apart.y) << describe(shape);
-    ASSERT_TRUE(group_norm_backward<T>(inside.options, inside.in(inside.x), inside.in(inside.y), {},
-                                       inside.in(inside.dy), inside.affine(), inside.statistics(),
-                                       inside.view(inside.x.data()), inside.view(inside.dy.data()), {})
-                    .ok());
-    ASSERT_EQ(inside.x, apart.dx) << describe(shape);
-    ASSERT_EQ(inside.dy, apart.dresidual) << describe(shape);
+    for (const Activation activation : kActivations) {
+      for (const bool add : {false, true}) {
+        if (shape.shape.elements() > kSmall && (activation != Activation::relu || !add)) continue;
+        Call<TypeParam> call(shape, kNormal);
+        call.add = add;
+        call.options.activation = activation;
+        expect_the_same_in_place(call, describe(shape));
+        if (testing::Test::HasFatalFailure()) return;
+      }
+    }
+  }
+  for (const cases::GroupCase& shape : {cases::GroupCase{{3, 20, 12}, Layout::channels_last, 3, "the careful path"},
+                                        cases::GroupCase{{3, 12, 20}, Layout::channels_first, 12, "careful, too"}}) {
+    Call<TypeParam> call(shape, {"huge", 0, 1e36, ""});
+    call.options.activation = Activation::gelu;
+    expect_the_same_in_place(call, describe(shape));
   }
 }
 
-TYPED_TEST(GroupNorm, NeitherReadsNorWritesBeyondTheTensor) {
-  using T = TypeParam;
-  const T sentinel = to_element<T>(12345);
+TYPED_TEST(GroupNorm, NothingIsReadOrWrittenBeyondTheTensorsWhateverTheirAlignment) {
   for (const std::string& target : simd_targets()) {
     ASSERT_TRUE(set_simd_target(target).ok());
     for (const auto& shape : cases::group_shapes()) {
-      if (shape.shape.elements() > 20'000) continue;
-      Call<T> aligned(shape, kNormal);
-      ASSERT_TRUE(aligned.forward().ok());
-      for (const std::size_t offset : {1U, 3U, 15U}) {
-        std::vector<T> y(aligned.x.size() + 32, sentinel);
-        // x lies at the very end of its allocation: AddressSanitizer sees a read beyond it.
-        std::vector<T> x(offset);
-        x.insert(x.end(), aligned.x.begin(), aligned.x.end());
-        x.shrink_to_fit();
-        ASSERT_TRUE(group_norm_forward<T>(aligned.options, aligned.template view<const T>(x.data() + offset),
-                                          aligned.affine(), {}, aligned.view(y.data() + offset))
-                        .ok());
-        for (std::size_t i = 0; i < y.size(); ++i) {
-          const bool inside = i >= offset && i < offset + aligned.x.size();
-          ASSERT_TRUE(y[i] == (inside ? aligned.y[i - offset] : sentinel)) << describe(shape) << " " << i;
-        }
+      if (shape.shape.elements() > (target == simd_targets().front() ? kLarge : kSmall)) continue;
+      for (const bool add : {false, true}) {
+        Call<TypeParam> call(shape, kNormal);
+        call.add = add;
+        call.options.activation = add ? Activation::relu : Activation::silu;
+        expect_nothing_beyond(call, describe(shape) + ", " + target);
+        if (testing::Test::HasFatalFailure()) return;
       }
     }
+  }
+}
+
+TYPED_TEST(GroupNorm, TheCallersThreadsGiveTheSameBits) {
+  for (const auto& shape : cases::group_shapes()) {
+    Call<TypeParam> own(shape, kNormal);
+    own.add = true;
+    ASSERT_TRUE(own.run({3}).ok());
+    for_each_executor([&](CountingExecutor& executor) {
+      Call<TypeParam> call = own;
+      ASSERT_TRUE(call.run({.threads = 3, .executor = &executor}).ok());
+      EXPECT_EQ(call.fingerprint(), own.fingerprint()) << describe(shape);
+      if (shape.shape.elements() > kLarge) {
+        EXPECT_GT(executor.tasks_run, 0U) << describe(shape);
+      }
+    });
   }
 }
 
@@ -226,22 +210,27 @@ TYPED_TEST(GroupNorm, ACallersWorkspaceChangesNothing) {
   }
 }
 
-TYPED_TEST(GroupNorm, NanStaysInItsGroup) {
-  using T = TypeParam;
+TYPED_TEST(GroupNorm, AValueThatIsNotFiniteStaysInItsGroup) {
   for (const auto& shape : cases::group_shapes()) {
-    Call<T> call(shape, kNormal);
-    ASSERT_TRUE(call.forward().ok());
-    const std::vector<T> clean = call.y;
-    const std::size_t bad = call.x.size() / 2;
-    call.x[bad] = to_element<T>(std::numeric_limits<double>::quiet_NaN());
-    ASSERT_TRUE(call.forward().ok());
-    for (std::size_t i = 0; i < call.x.size(); ++i) {
-      if (call.group_of(i) == call.group_of(bad)) {
-        ASSERT_FALSE(std::isfinite(to_double(call.y[i]))) << describe(shape) << " " << i;
-      } else {
-        ASSERT_TRUE(call.y[i] == clean[i]) << describe(shape) << " " << i;
-      }
+    for (const Activation activation : {Activation::none, Activation::relu, Activation::silu}) {
+      if (shape.shape.elements() > kLarge && activation != Activation::none) continue;
+      Call<TypeParam> call(shape, kNormal);
+      call.add = activation == Activation::relu;
+      call.options.activation = activation;
+      expect_poison_to_stay(call, describe(shape) + ", activation " + std::to_string(static_cast<int>(activation)));
+      if (testing::Test::HasFatalFailure()) return;
     }
+  }
+}
+
+TYPED_TEST(GroupNorm, GradientsHaveNeitherMeanNorProductWithTheNormalized) {
+  for (const auto& shape : cases::group_shapes()) {
+    if (shape.shape.elements() > kLarge) continue;
+    Call<TypeParam> call(shape, {"mean_3", 3, 1, ""});
+    for (TypeParam& dy : call.dy) dy = to_element<TypeParam>(to_double(dy) + 0.5);  // a mean, to be taken out
+    ASSERT_TRUE(call.run().ok());
+    expect_gradient_to_be_orthogonal(call, describe(shape));
+    if (testing::Test::HasFatalFailure()) return;
   }
 }
 
@@ -266,46 +255,31 @@ TEST(InstanceNorm, IsAGroupForEveryChannel) {
   EXPECT_FALSE(instance_norm_forward<float>({}, {x, Shape{2}}, {}, {}, {y, Shape{2}}).ok()) << "rank 1";
 }
 
-/// Central differences of the reference's own forward: the closed form of the gradient is checked, not just copied.
-TEST(GroupNormGradient, AgreesWithFiniteDifferences) {
-  const cases::GroupCase shape{{2, 3, 4}, Layout::channels_last, 2, ""};
-  for (const std::vector<std::size_t>& lengths : {std::vector<std::size_t>{}, {3, 2}, {0, 1}}) {
-    Call<double> call(shape, kNormal);
-    call.options.lengths = lengths.empty() ? nullptr : lengths.data();
-    ASSERT_TRUE(call.forward().ok());
-    ASSERT_TRUE(call.backward().ok());
-    const auto loss = [&](const std::vector<double>& x, const std::vector<double>& gamma,
-                          const std::vector<double>& beta) {
-      const auto z = reference::group_norm_forward(x, shape.shape, shape.layout, 2, gamma, beta, {}, 1e-5, lengths).z;
-      double sum = 0;
-      for (std::size_t i = 0; i < z.size(); ++i) sum += z[i] * call.dy[i];
-      return sum;
-    };
-    const double h = 1e-5;  // h² ≈ 1e-10 of truncation, 1e-16/h ≈ 1e-11 of rounding, times a few third derivatives
-    const auto derivative = [&](int which, std::size_t i) {
-      double sides[2] = {};
-      for (const int side : {0, 1}) {
-        std::vector<double> arguments[3] = {call.x, call.gamma, call.beta};
-        arguments[which][i] += side == 0 ? -h : h;
-        sides[side] = loss(arguments[0], arguments[1], arguments[2]);
+TEST(GroupNormGradients, AgreeWithFiniteDifferences) {
+  for (const cases::GroupCase& shape : {cases::GroupCase{{2, 3, 4}, Layout::channels_last, 2, ""},
+                                        cases::GroupCase{{2, 4, 3}, Layout::channels_first, 2, ""},
+                                        cases::GroupCase{{2, 4, 3}, Layout::channels_first, 4, "instance norm"}}) {
+    for (const std::vector<std::size_t>& lengths : {std::vector<std::size_t>{}, {3, 2}, {0, 3}}) {
+      for (const Activation activation : kActivations) {
+        for (const bool add : {false, true}) {
+          Call<double> call(shape, kNormal);
+          call.add = add;
+          call.options.activation = activation;
+          call.options.lengths = lengths.empty() ? nullptr : lengths.data();
+          expect_finite_differences_to_agree(
+              call,
+              [&](const auto& x, const auto& gamma, const auto& beta, const auto& residual) {
+                return reference::group_norm_forward(x, shape.shape, shape.layout, shape.groups, gamma, beta,
+                                                     add ? residual : std::vector<double>{}, call.options.epsilon,
+                                                     lengths)
+                    .z;
+              },
+              describe(shape) + ", activation " + std::to_string(static_cast<int>(activation)) + (add ? ", add" : ""));
+          if (HasFatalFailure()) return;
+        }
       }
-      return (sides[1] - sides[0]) / (2 * h);
-    };
-    for (std::size_t i = 0; i < call.x.size(); ++i) EXPECT_NEAR(call.dx[i], derivative(0, i), 1e-8);
-    for (std::size_t c = 0; c < 4; ++c) {
-      EXPECT_NEAR(call.dgamma[c], derivative(1, c), 1e-8);
-      EXPECT_NEAR(call.dbeta[c], derivative(2, c), 1e-8);
     }
   }
-}
-
-TEST(GroupNormGradient, SumsToZeroOverEveryGroup) {
-  Call<double> call({{3, 8, 5, 5}, Layout::channels_first, 4, ""}, kNormal);
-  ASSERT_TRUE(call.forward().ok());
-  ASSERT_TRUE(call.backward().ok());
-  std::vector<double> sum(call.mean.size());
-  for (std::size_t i = 0; i < call.dx.size(); ++i) sum[call.group_of(i)] += call.dx[i];
-  for (const double s : sum) EXPECT_NEAR(s, 0, 1e-13);
 }
 
 TEST(GroupNormArguments, AreNamedAndNothingIsWritten) {
@@ -327,10 +301,6 @@ TEST(GroupNormArguments, AreNamedAndNothingIsWritten) {
   fails("x has rank 1", [](auto&, auto& x, auto&...) { x.shape = {48}; });
   fails("y has shape [4, 6, 2]", [](auto&, auto&, auto& y, auto&) { y.shape = {4, 6, 2}; });
   fails("statistics.mean and variance", [](auto&, auto&, auto&, auto& statistics) { statistics.mean = nullptr; });
-  Call<float> call({{0, 2, 6}, Layout::channels_last, 3, ""}, kNormal);
-  EXPECT_TRUE(call.forward().ok());
-  EXPECT_TRUE(call.backward().ok());
-  EXPECT_EQ(call.dgamma, std::vector<float>(6, 0.0F)) << "sums over nothing";
 }
 
 TYPED_TEST(GroupNorm, OutputsAroundTheCachesHaveTheSameBits) {

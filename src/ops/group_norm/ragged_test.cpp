@@ -10,6 +10,7 @@
 #include "core/length_cases.hpp"
 #include "equinorm/instance_norm.hpp"
 #include "ops/group_norm/call_testing.hpp"
+#include "parallel/executors.hpp"
 
 namespace equinorm {
 namespace {
@@ -18,7 +19,7 @@ using namespace testing_tools;
 
 /// The valid values alone, [values, channels]: what a padded call is made of.
 template <class T>
-Call<T> dense_call(const cases::LengthCase& c, std::size_t groups, const Values& values) {
+Call<T> dense_call(const cases::LengthCase& c, std::size_t groups, const cases::ValueCase& values) {
   const Padding padding{c.lengths, Layout::channels_last, c.channels, c.longest};
   Call<T> call({{padding.values(), c.channels}, Layout::channels_last, groups, c.why}, values);
   call.mean = call.variance = std::vector<double>(c.lengths.size() * groups, -7);
@@ -29,8 +30,8 @@ Call<T> dense_call(const cases::LengthCase& c, std::size_t groups, const Values&
 
 /// What x is; the last goes the careful way.
 template <class T>
-std::vector<Values> values() {
-  std::vector<Values> table = {kNormal, {"mean_1e3", 1e3, 1, ""}};
+std::vector<cases::ValueCase> values() {
+  std::vector<cases::ValueCase> table = {kNormal, {"mean_1e3", 1e3, 1, ""}};
   if (std::is_same_v<T, float>) table.push_back({"huge", 3e20, 1e20, ""});
   return table;
 }
@@ -62,7 +63,7 @@ TYPED_TEST_SUITE(GroupNormLengths, ElementTypes, ElementNames);
 TYPED_TEST(GroupNormLengths, MatchTheReferenceOnTheValidValuesAlone) {
   using T = TypeParam;
   for_each_case([](const cases::LengthCase& c, std::size_t groups, Layout layout, const std::string& what) {
-    for (const Values& value : values<T>()) {
+    for (const cases::ValueCase& value : values<T>()) {
       for (const Activation activation : kActivations) {
         if (c.longest > 1000 && activation != Activation::relu) continue;  // for the time it takes
         const Padding padding{c.lengths, layout, c.channels, c.longest + 2};
@@ -82,7 +83,7 @@ TYPED_TEST(GroupNormLengths, TheAmountOfPaddingChangesNoBitOnAnyTargetOrThread) 
   SeenBits seen;
   using T = TypeParam;
   for_each_case([&](const cases::LengthCase& c, std::size_t groups, Layout layout, const std::string& what) {
-    for (const Values& value : values<T>()) {
+    for (const cases::ValueCase& value : values<T>()) {
       if (c.longest > 1000 && value.mean > 0) continue;
       Call<T> dense = dense_call<T>(c, groups, value);
       if (value.mean > 0) dense.options.activation = Activation::silu;
@@ -100,6 +101,41 @@ TYPED_TEST(GroupNormLengths, TheAmountOfPaddingChangesNoBitOnAnyTargetOrThread) 
           }
         }
       }
+    }
+  });
+}
+
+/// With so much padding that all of them are cut into tasks.
+constexpr std::size_t kPaddingForThreads = 60;
+
+TYPED_TEST(GroupNormLengths, EveryNumberOfThreadsAndTheCallersGiveTheSameBits) {
+  SeenBits seen;
+  using T = TypeParam;
+  for_each_case([&](const cases::LengthCase& c, std::size_t groups, Layout layout, const std::string& what) {
+    const Padding padding{c.lengths, layout, c.channels, c.longest + kPaddingForThreads};
+    Call<T> own = pad(dense_call<T>(c, groups, kNormal), padding);
+    expect_the_same_bits(own, {1, 2, 3, 4, 5, 6, 7, 8}, seen, what);
+    ASSERT_TRUE(own.run().ok());
+    for_each_executor([&](CountingExecutor& executor) {
+      Call<T> call = own;
+      ASSERT_TRUE(call.run({.threads = 3, .executor = &executor}).ok());
+      EXPECT_EQ(call.fingerprint(), own.fingerprint()) << what;
+      if (call.x.size() > kSmall) {
+        EXPECT_GT(executor.tasks_run, 0U) << what;
+      }
+    });
+  });
+}
+
+TYPED_TEST(GroupNormLengths, OutputsOverInputsAndAtAnyAddressHaveTheSameBits) {
+  using T = TypeParam;
+  for_each_case([](const cases::LengthCase& c, std::size_t groups, Layout layout, const std::string& what) {
+    for (const bool add : {false, true}) {
+      const Padding padding{c.lengths, layout, c.channels, c.longest + 1};
+      Call<T> call = pad(dense_call<T>(c, groups, kNormal), padding);
+      call.add = add;
+      expect_the_same_in_place(call, what);
+      expect_nothing_beyond(call, what);
     }
   });
 }
@@ -126,31 +162,17 @@ TYPED_TEST(GroupNormLengths, ASampleDoesNotDependOnItsNeighbours) {
   });
 }
 
-TYPED_TEST(GroupNormLengths, InPlaceAndInACallersWorkspaceGiveTheSameBits) {
+TYPED_TEST(GroupNormLengths, ACallersWorkspaceChangesNothing) {
   using T = TypeParam;
   for_each_case([](const cases::LengthCase& c, std::size_t groups, Layout layout, const std::string& what) {
     const Padding padding{c.lengths, layout, c.channels, c.longest + 1};
-    const Call<T> dense = dense_call<T>(c, groups, kNormal);
-    Call<T> apart = pad(dense, padding);
-    ASSERT_TRUE(apart.run().ok());
-    Call<T> inside = apart;
-    const std::size_t bytes = group_norm_workspace_bytes<T>(apart.options, apart.shape, layout);
+    Call<T> own = pad(dense_call<T>(c, groups, kNormal), padding), given = own;
+    ASSERT_TRUE(own.run().ok());
+    const std::size_t bytes = group_norm_workspace_bytes<T>(own.options, own.shape, layout);
     std::vector<std::byte> memory(bytes + 64 + 1, std::byte{0xAB});
     std::byte* workspace = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) % 64;
-    const Execution execution{1, workspace, bytes};
-    ASSERT_TRUE(group_norm_forward<T>(inside.options, inside.in(inside.x), inside.affine(), inside.in(inside.residual),
-                                      inside.view(inside.x.data()), inside.statistics(), execution)
-                    .ok());
-    ASSERT_TRUE(inside.x == apart.y) << what;
-    inside.x = padding.scatter(dense.x);
-    ASSERT_TRUE(group_norm_backward<T>(inside.options, inside.in(inside.x), inside.in(inside.y), {},
-                                       inside.in(inside.dy), inside.affine(), inside.statistics(),
-                                       inside.view(inside.x.data()), inside.view(inside.dy.data()), inside.gradients(),
-                                       execution)
-                    .ok());
-    ASSERT_TRUE(inside.x == apart.dx) << what;
-    ASSERT_TRUE(inside.dy == apart.dresidual) << what;
-    ASSERT_EQ(inside.dgamma, apart.dgamma) << what;
+    ASSERT_TRUE(given.run({1, workspace, bytes}).ok());
+    ASSERT_EQ(given.fingerprint(), own.fingerprint()) << what;
     ASSERT_EQ(workspace[bytes], std::byte{0xAB}) << "written beyond the workspace";
   });
 }
@@ -158,7 +180,7 @@ TYPED_TEST(GroupNormLengths, InPlaceAndInACallersWorkspaceGiveTheSameBits) {
 TYPED_TEST(GroupNormLengths, BackwardOverAResidualIsTheSameHoweverItIsAsked) {
   using T = TypeParam;
   for_each_case([](const cases::LengthCase& c, std::size_t groups, Layout layout, const std::string& what) {
-    for (const Values& value : values<T>()) {
+    for (const cases::ValueCase& value : values<T>()) {
       if (c.longest > 1000 && value.mean > 0) continue;
       const Padding padding{c.lengths, layout, c.channels, c.longest + 2};
       expect_backward_is_the_same_however_asked(pad(dense_call<T>(c, groups, value), padding), what);

@@ -1,11 +1,15 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "core/norm_testing.hpp"
 #include "equinorm/batch_moments.hpp"
+#include "parallel/executors.hpp"
 
 namespace equinorm {
 namespace {
@@ -141,6 +145,164 @@ TEST(BatchMoments, PooledRunningStatisticsAreThoseOfTheMixture) {
   EXPECT_NE(pool_running_statistics<float>(models, negative, 1, pooled).message().find("weights[1] is -1"),
             std::string::npos);
   EXPECT_FALSE(pool_running_statistics<float>({}, {}, 1, pooled).ok());
+}
+
+TEST(BatchMoments, PooledMayBeOneOfTheModels) {
+  for (const std::size_t place : {0U, 1U, 2U}) {
+    std::vector<float> means[4], variances[4];
+    std::vector<RunningStatistics<float>> models;
+    for (std::size_t i = 0; i < 4; ++i) {  // the last is apart
+      means[i] = testing_tools::normals<float>(kChannels, 2, 3, 5, i % 3);
+      variances[i] = testing_tools::normals<float>(kChannels, 9, 1, 6, i % 3);
+      models.push_back({means[i].data(), variances[i].data(), i + 1, 0, {}});
+    }
+    RunningStatistics<float> apart = models[3], pooled = models[place];
+    models.pop_back();
+    const std::vector<double> weights = {1, 2, 4};
+    ASSERT_TRUE(pool_running_statistics<float>(models, weights, kChannels, apart).ok());
+    ASSERT_TRUE(pool_running_statistics<float>(models, weights, kChannels, pooled).ok());
+    EXPECT_EQ(means[place], means[3]);
+    EXPECT_EQ(variances[place], variances[3]);
+    EXPECT_EQ(pooled.batches, 1U + 2U + 3U);
+    EXPECT_EQ(apart.batches, pooled.batches);
+  }
+}
+
+TEST(BatchMoments, CommittedWithAWeightOf1Recalibrate) {
+  // Whatever the running statistics were, they become those of the data set, to the one rounding of a float.
+  const std::vector<float> x = rows(1000);
+  for (const VarianceKind kind : {VarianceKind::biased, VarianceKind::unbiased}) {
+    std::vector<float> mean(kChannels, 77), variance(kChannels, 1e9F);
+    RunningStatistics<float> running{mean.data(), variance.data(), 41, 0, {1.0, false, kind}};
+    Owned moments;
+    for (const std::size_t begin : {0U, 400U, 800U}) {
+      const std::size_t end = std::min<std::size_t>(begin + 400, 1000);
+      ASSERT_TRUE(batch_moments_accumulate<float>({}, part(x, begin, end), moments.view).ok());
+    }
+    ASSERT_TRUE(batch_moments_commit<float>({}, moments.view, running).ok());
+    for (std::size_t c = 0; c < kChannels; ++c) {
+      EXPECT_EQ(mean[c], static_cast<float>(moments.mean[c]));
+      const double values = kind == VarianceKind::biased ? 1000 : 999;
+      EXPECT_FLOAT_EQ(variance[c], static_cast<float>(moments.m2[c] / values));
+    }
+    EXPECT_EQ(running.batches, 42U);
+  }
+}
+
+TEST(BatchMoments, HaveTheSameBitsOnAnyThreadsAndTheCallers) {
+  const std::vector<float> dense = rows(60'000);
+  const testing_tools::Padding padding{{9'000, 0, 14'000, 37'000}, Layout::channels_first, kChannels, 37'000};
+  const std::vector<float> padded = padding.scatter(dense);
+  BatchNormOptions options;
+  options.lengths = padding.lengths.data();
+  const auto expect_same = [](const BatchNormOptions& how, const TensorView<const float>& x) {
+    const auto bits = [&](const Execution& execution) {
+      Owned moments;
+      EXPECT_TRUE(batch_moments_accumulate<float>(how, x, moments.view, execution).ok());
+      return testing_tools::hash_of(moments.mean, moments.m2);
+    };
+    const std::uint64_t first = bits({});
+    for (int threads = 2; threads <= 8; ++threads) EXPECT_EQ(bits({threads}), first) << threads;
+    for_each_executor([&](CountingExecutor& executor) {
+      EXPECT_EQ(bits({.threads = 3, .executor = &executor}), first);
+      EXPECT_GT(executor.tasks_run, 0U);
+    });
+  };
+  expect_same({}, part(dense, 0, 60'000));
+  expect_same({}, {dense.data(), {30, kChannels, 2000}, Layout::channels_first});
+  expect_same(options, {padded.data(), padding.shape(), padding.layout});
+}
+
+/// Ghost batch norm (Hoffer, Hubara & Soudry 2017, arXiv:1705.08741): each sub-batch is normalized by statistics of its
+/// own, as a small batch would be, and the running statistics take in all of them as one.
+TEST(BatchMoments, OfGhostBatchesMergeIntoThoseOfTheBatch) {
+  constexpr std::size_t kSamples = 12, kGhosts = 3, kPositions = 10, kSize = kPositions * kChannels;
+  constexpr std::size_t kGhost = kSamples / kGhosts;
+  const std::vector<float> dy = testing_tools::normals<float>(kSamples * kSize, 0.5, 1, 8, 2);
+  const std::vector<float> gamma = testing_tools::normals<float>(kChannels, 1, 0.25, 8, 3);
+  for (const Layout layout : {Layout::channels_last, Layout::channels_first}) {
+    const auto shape = [&](std::size_t samples) {
+      return layout == Layout::channels_last ? Shape{samples, kPositions, kChannels}
+                                             : Shape{samples, kChannels, kPositions};
+    };
+    const auto channel_of = [&](std::size_t i) {
+      return layout == Layout::channels_last ? i % kChannels : i / kPositions % kChannels;
+    };
+    std::vector<float> values = testing_tools::normals<float>(dy.size(), 0, 1, 8, 1);
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] += channel_of(i) == 0 ? 1e4F : 0;
+    const std::vector<float>& x = values;
+    // Samples lie one behind the other: a sub-batch is a view.
+    const auto ghost = [&](auto* data, std::size_t g) {
+      return TensorView<std::remove_pointer_t<decltype(data)>>{data + g * kGhost * kSize, shape(kGhost), layout};
+    };
+    std::vector<float> y(x.size()), dx(x.size()), dgamma(kChannels), running_mean(kChannels),
+        running_variance(kChannels, 1.0F);
+    std::vector<double> means[kGhosts], variances[kGhosts];
+    RunningStatistics<float> running{running_mean.data(), running_variance.data(), 0, 0, RunningOptions::torch()};
+
+    Owned all;
+    for (std::size_t g = 0; g < kGhosts; ++g) {
+      means[g] = variances[g] = std::vector<double>(kChannels);
+      ASSERT_TRUE(batch_norm_forward<float>({}, ghost(x.data(), g), {gamma.data(), nullptr}, {}, ghost(y.data(), g),
+                                            {means[g].data(), variances[g].data()}, nullptr)
+                      .ok());
+      // Forward's statistics are the sub-batch's moments: nothing is read twice.
+      std::vector<double> m2 = variances[g];
+      for (double& v : m2) v *= kGhost * kPositions;
+      const BatchMoments own{kChannels, kGhost * kPositions, means[g].data(), m2.data()};
+      ASSERT_TRUE(batch_moments_merge(own, all.view).ok());
+    }
+    ASSERT_TRUE(batch_moments_commit<float>({}, all.view, running).ok());
+    for (std::size_t g = 0; g < kGhosts; ++g) {
+      std::vector<float> of_ghost(kChannels);
+      ASSERT_TRUE(batch_norm_backward<float>({}, ghost(x.data(), g), {}, {}, ghost(dy.data(), g),
+                                             {gamma.data(), nullptr}, {means[g].data(), variances[g].data()},
+                                             ghost(dx.data(), g), {}, {of_ghost.data(), nullptr})
+                      .ok());
+      for (std::size_t c = 0; c < kChannels; ++c) dgamma[c] += of_ghost[c];
+    }
+
+    // Running statistics: those of the whole batch, taken in once.
+    Owned whole;
+    ASSERT_TRUE(batch_moments_accumulate<float>({}, {x.data(), shape(kSamples), layout}, whole.view).ok());
+    expect_near(all.view, whole.view);
+    EXPECT_EQ(running.batches, 1U);
+    for (std::size_t c = 0; c < kChannels; ++c) {
+      // As near as expect_near asks of the moments, and one rounding to a float.
+      const double mean = 0.1 * whole.mean[c], own = 0.1 * whole.m2[c] / (kSamples * kPositions - 1.0);
+      EXPECT_NEAR(static_cast<double>(running_mean[c]), mean, 0x1p-22 + 0x1p-24 * std::abs(mean));
+      EXPECT_NEAR(static_cast<double>(running_variance[c]), 0.9 + own, 0x1p-21 * own + 0x1p-24 * (0.9 + own));
+    }
+    // Each sub-batch: normalized for itself, forward and backward. Of n terms of up to |γ/σ·dy| and |y|, by a few
+    // roundings each.
+    constexpr double kBound = kGhost * kPositions * 64 * 0x1p-24;
+    for (std::size_t g = 0; g < kGhosts; ++g) {
+      std::vector<double> sum(kChannels), squares(kChannels), dx_sum(kChannels);
+      for (std::size_t i = g * kGhost * kSize; i < (g + 1) * kGhost * kSize; ++i) {
+        const double normalized = static_cast<double>(y[i]) / static_cast<double>(gamma[channel_of(i)]);
+        sum[channel_of(i)] += normalized;
+        squares[channel_of(i)] += normalized * normalized;
+        dx_sum[channel_of(i)] += static_cast<double>(dx[i]);
+      }
+      for (std::size_t c = 0; c < kChannels; ++c) {
+        const double variance = variances[g][c] / (variances[g][c] + 1e-5);
+        EXPECT_NEAR(sum[c], 0, kBound);
+        EXPECT_NEAR(squares[c], kGhost * kPositions * variance, kBound);
+        EXPECT_NEAR(dx_sum[c], 0, kBound);
+        EXPECT_NE(means[g][c], whole.mean[c]);
+      }
+    }
+    std::vector<double> want(kChannels), magnitude(kChannels);  // dγ = Σ dy·x̂ over all sub-batches
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const double term =
+          static_cast<double>(dy[i]) * static_cast<double>(y[i]) / static_cast<double>(gamma[channel_of(i)]);
+      want[channel_of(i)] += term;
+      magnitude[channel_of(i)] += std::abs(term);
+    }
+    for (std::size_t c = 0; c < kChannels; ++c) {
+      EXPECT_NEAR(static_cast<double>(dgamma[c]), want[c], 64 * 0x1p-24 * magnitude[c]) << c;
+    }
+  }
 }
 
 TEST(BatchMoments, BadArgumentsAreNamed) {

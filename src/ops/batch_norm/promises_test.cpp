@@ -55,9 +55,12 @@ TYPED_TEST(BatchNormPromises, OutputsOverInputsHaveTheSameBits) {
   }
   for (const auto& shape : {cases::ShapeCase{{60, 70}, Layout::channels_last, "the careful path"},
                             cases::ShapeCase{{9, 5, 70}, Layout::channels_first, "the careful path"}}) {
-    Call<TypeParam> call(shape.shape, shape.layout, {"huge", 0, 1e36, ""});
-    call.options.activation = Activation::gelu;
-    expect_the_same_in_place(call, describe(shape));
+    for (const bool add : {false, true}) {
+      Call<TypeParam> call(shape.shape, shape.layout, {"huge", 0, 1e36, ""});
+      call.add = add;
+      call.options.activation = Activation::gelu;
+      expect_the_same_in_place(call, describe(shape));
+    }
   }
 }
 

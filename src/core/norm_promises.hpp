@@ -9,7 +9,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <initializer_list>
 #include <limits>
 #include <optional>
@@ -158,9 +157,9 @@ class Fenced {
   V* data() { return memory_.data() + before_; }
   std::vector<V> copy() const { return {memory_.begin() + at(before_), memory_.end() - at(behind_)}; }
   bool stands() const {
-    const auto is_fence = [&](const V& v) { return std::memcmp(&v, &fence_, sizeof v) == 0; };
-    return std::all_of(memory_.begin(), memory_.begin() + at(before_), is_fence) &&
-           std::all_of(memory_.end() - at(behind_), memory_.end(), is_fence);
+    const std::vector<V> front(memory_.begin(), memory_.begin() + at(before_)),
+        back(memory_.end() - at(behind_), memory_.end());
+    return hash_of(front, back) == hash_of(std::vector<V>(before_ + behind_, fence_));  // of bits: NaN equals itself
   }
 
  private:

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <string>
@@ -9,6 +10,7 @@
 #include <utility>
 
 #include "core/activation.hpp"
+#include "core/number.hpp"
 #include "equinorm/execution.hpp"
 #include "equinorm/norm.hpp"
 #include "equinorm/status.hpp"
@@ -54,24 +56,33 @@ class Checks {
 
   Checks& epsilon(double value) {
     if (value >= 1e-30 && std::isfinite(value)) return *this;
-    return require(false, "epsilon is " + std::to_string(value), "a finite number of at least 1e-30");
+    return require(false, "epsilon is " + text_of(value), "a finite number of at least 1e-30");
   }
 
-  /// A dense tensor of rank 2–5 with channels, whose size in bytes a pointer difference can hold.
+  /// A tensor of a rank from `least` on, whose size in bytes a pointer difference can hold.
   template <class T>
-  Checks& tensor(std::string_view name, const TensorView<T>& view) {
-    const auto is = [&] { return std::string(name) + " has shape " + to_string(view.shape); };
-    if (view.shape.rank() < 2 || view.shape.rank() > kMaxRank) {
-      return require(false, std::string(name) + " has rank " + std::to_string(view.shape.rank()), "rank 2 to 5");
+  Checks& extents(std::string_view name, const TensorView<T>& view, std::size_t least) {
+    const std::size_t rank = view.shape.rank();
+    if (rank < least || rank > kMaxRank) {
+      return require(false, std::string(name) + " has rank " + std::to_string(rank),
+                     "rank " + std::to_string(least) + " to " + std::to_string(kMaxRank));
     }
-    std::size_t room = static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max()) / sizeof(T);
-    for (std::size_t i = 0; i < view.shape.rank(); ++i) {
+    std::size_t room = most<T>();
+    for (std::size_t i = 0; i < rank; ++i) {
       if (view.shape[i] == 0) continue;
-      if (view.shape[i] > room) return require(false, is(), "fewer elements than memory can hold");
+      if (view.shape[i] > room) return require(false, is(name, view), "fewer elements than memory can hold");
       room /= view.shape[i];
     }
+    return *this;
+  }
+
+  /// A dense tensor of rank 2–5 with channels.
+  template <class T>
+  Checks& tensor(std::string_view name, const TensorView<T>& view) {
+    if (!extents(name, view, 2).ok()) return *this;
     const std::size_t axis = view.layout == Layout::channels_last ? view.shape.rank() - 1 : 1;
-    require(view.shape[axis] > 0, [&] { return Text(is() + ", " + to_string(view.layout), "at least one channel"); });
+    require(view.shape[axis] > 0,
+            [&] { return Text(is(name, view) + ", " + to_string(view.layout), "at least one channel"); });
     return dense(name, view).present(name, view.data != nullptr || view.shape.elements() == 0);
   }
 
@@ -79,13 +90,20 @@ class Checks {
   template <class T, class U>
   Checks& like(std::string_view name, const TensorView<T>& view, const TensorView<U>& x, bool optional = false) {
     if (view.data == nullptr && (optional || x.shape.elements() == 0)) return *this;
-    present(name, view.data != nullptr).dense(name, view);
-    require(view.shape == x.shape, [&] {
-      return Text(std::string(name) + " has shape " + to_string(view.shape), to_string(x.shape) + ", the shape of x");
-    });
+    present(name, view.data != nullptr).dense(name, view).same_shape(name, view, x);
     return require(view.layout == x.layout, [&] {
       return Text(std::string(name) + " is " + to_string(view.layout), to_string(x.layout) + ", the layout of x");
     });
+  }
+
+  Checks& present(std::string_view name, bool is_present) {
+    return require(is_present, [&] { return Text(std::string(name) + " is null", "a tensor"); });
+  }
+
+  template <class T, class U>
+  Checks& same_shape(std::string_view name, const TensorView<T>& view, const TensorView<U>& x) {
+    return require(view.shape == x.shape,
+                   [&] { return Text(is(name, view), to_string(x.shape) + ", the shape of x"); });
   }
 
   /// How many positions of each sample are valid; nullptr: all. To be called when x has been checked.
@@ -95,7 +113,11 @@ class Checks {
     const std::size_t axis = x.layout == Layout::channels_last ? x.shape.rank() - 1 : 1;
     std::size_t positions = 1;
     for (std::size_t i = 1; i < x.shape.rank(); ++i) positions *= i == axis ? 1 : x.shape[i];
-    for (std::size_t n = 0; n < x.shape[0]; ++n) {
+    return this->lengths(lengths, x.shape[0], positions);
+  }
+
+  Checks& lengths(const std::size_t* lengths, std::size_t samples, std::size_t positions) {
+    for (std::size_t n = 0; lengths != nullptr && ok() && n < samples; ++n) {
       require(lengths[n] <= positions, [&] {
         return Text("lengths[" + std::to_string(n) + "] is " + std::to_string(lengths[n]),
                     "at most the " + std::to_string(positions) + " positions of a sample");
@@ -132,17 +154,24 @@ class Checks {
   bool ok() const { return status_.ok(); }
   const Status& status() const { return status_; }
 
+  /// The most elements that memory can hold.
+  template <class T>
+  static constexpr std::size_t most() {
+    return static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max()) / sizeof(T);
+  }
+
  private:
+  template <class T>
+  static std::string is(std::string_view name, const TensorView<T>& view) {
+    return std::string(name) + " has shape " + to_string(view.shape);
+  }
+
   template <class T>
   Checks& dense(std::string_view name, const TensorView<T>& view) {
     const bool is_dense = view.row_stride == 0 || (view.shape.rank() == 2 && view.row_stride == view.shape[1]);
     return require(is_dense, [&] {
       return Text(std::string(name) + " has a row stride of " + std::to_string(view.row_stride), "0: a dense tensor");
     });
-  }
-
-  Checks& present(std::string_view name, bool is_present) {
-    return require(is_present, [&] { return Text(std::string(name) + " is null", "a tensor"); });
   }
 
   std::string_view op_;

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/number.hpp"
 #include "data/safetensors.hpp"
 #include "equinorm/status.hpp"
 
@@ -159,7 +160,7 @@ void load(const NamedTensor& tensor, const Slot& slot) {
   tensor.copy_to(slot.values);
   for (const float value : slot.values) {
     if (!std::isfinite(value) || (slot.of_variance && value < 0)) {
-      throw Error("tensor " + slot.name + " holds " + std::to_string(value) + "; expected " +
+      throw Error("tensor " + slot.name + " holds " + text_of(value) + "; expected " +
                   (slot.of_variance ? "variances" : "finite numbers"));
     }
   }

@@ -5,6 +5,7 @@
 #include <numbers>
 #include <string>
 
+#include "core/number.hpp"
 #include "equinorm/status.hpp"
 #include "nn/names.hpp"
 #include "nn/vectorize.hpp"
@@ -43,7 +44,7 @@ EQUINORM_VECTORIZE void adam(const Rates& r, float beta1, float beta2, float eps
 }
 
 void expect(bool holds, const char* what, double value, const char* expected) {
-  if (!holds) throw Error(std::string(what) + " is " + std::to_string(value) + "; expected " + expected);
+  if (!holds) throw Error(std::string(what) + " is " + text_of(value) + "; expected " + expected);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "core/number.hpp"
 #include "nn/models.hpp"
 #include "nn/names.hpp"
 
@@ -25,11 +26,7 @@ constexpr std::array kNonlinearities{Named<Nonlinearity>{"relu", Nonlinearity::r
 template <class Number>
 void expect_within(const char* what, Number value, Number min, Number max) {
   if (value >= min && value <= max) return;  // NaN is not
-  const auto text = [](Number number) {
-    std::string digits = std::to_string(number);
-    return digits.find('.') == std::string::npos ? digits : digits.substr(0, digits.find_last_not_of("0.") + 1);
-  };
-  throw Error(std::string(what) + " is " + std::to_string(value) + "; expected " + text(min) + " to " + text(max));
+  throw Error(std::string(what) + " is " + text_of(value) + "; expected " + text_of(min) + " to " + text_of(max));
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "core/check.hpp"
+#include "core/number.hpp"
 #include "core/padding.hpp"
 #include "core/workspace.hpp"
 #include "ops/batch_norm/channels.hpp"
@@ -99,7 +100,7 @@ Status batch_norm_inference(const BatchNormOptions& options, TensorView<const T>
   for (std::size_t c = 0; c < g.channels; ++c) {
     if (variance[c] < 0) {
       return checks
-          .require(false, "variance[" + std::to_string(c) + "] is " + std::to_string(variance[c]), "a number >= 0")
+          .require(false, "variance[" + std::to_string(c) + "] is " + text_of(variance[c]), "a number >= 0")
           .status();
     }
   }

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "core/check.hpp"
+#include "core/number.hpp"
 #include "equinorm/batch_norm.hpp"
 #include "ops/batch_norm/plan.hpp"
 
@@ -59,7 +60,7 @@ Checks& check_running(Checks& checks, const RunningStatistics<T>* running) {
   checks.require(running->variance != nullptr, "running.variance is null", "[channels] values");
   const double w = running->options.running_weight;
   if (w >= 0 && w <= 1) return checks;
-  return checks.require(false, "running_weight is " + std::to_string(w), "a number from 0 to 1");
+  return checks.require(false, "running_weight is " + text_of(w), "a number from 0 to 1");
 }
 
 }  // namespace equinorm::batch_norm

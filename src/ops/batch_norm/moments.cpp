@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/number.hpp"
 #include "core/workspace.hpp"
 #include "equinorm/batch_moments.hpp"
 #include "ops/batch_norm/channels.hpp"
@@ -23,7 +24,7 @@ Checks& check_moments(Checks& checks, std::string_view name, const BatchMoments&
   if (moments.mean == nullptr) return checks.require(false, is(".mean is null"), "[channels] doubles");
   if (moments.m2 == nullptr) return checks.require(false, is(".m2 is null"), "[channels] doubles");
   if (moments.count >= 0) return checks;
-  return checks.require(false, is(".count is ") + std::to_string(moments.count), "a number of values");
+  return checks.require(false, is(".count is ") + text_of(moments.count), "a number of values");
 }
 
 Checks& check_channels(Checks& checks, std::string_view name, std::size_t channels, std::size_t expected) {
@@ -122,7 +123,7 @@ Status batch_moments_commit(const BatchNormOptions& options, const BatchMoments&
   check_running(checks, &running);
   if (!checks.ok()) return checks.status();
   if (moments.count < 1 || (moments.count == 1 && options.single_value == SingleValuePolicy::error)) {
-    return {StatusCode::too_few_values, std::string("[") + kOp + "] moments are of " + std::to_string(moments.count) +
+    return {StatusCode::too_few_values, std::string("[") + kOp + "] moments are of " + text_of(moments.count) +
                                             " values per channel; expected at least 2"};
   }
   std::vector<double> variance(moments.m2, moments.m2 + moments.channels);
@@ -155,7 +156,7 @@ Status pool_running_statistics(std::span<const RunningStatistics<T>> models, std
     batch_norm::check_running(checks, &models[i]);
     const double w = weights.empty() ? 1 : weights[i];
     checks.require(w >= 0 && std::isfinite(w), [&] {
-      return Checks::Text("weights[" + std::to_string(i) + "] is " + std::to_string(w), "a finite number >= 0");
+      return Checks::Text("weights[" + std::to_string(i) + "] is " + text_of(w), "a finite number >= 0");
     });
     total += w;
   }

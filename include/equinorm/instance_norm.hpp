@@ -1,7 +1,10 @@
 // Instance normalization: statistics per sample and channel over all positions (Ulyanov, Vedaldi & Lempitsky 2016,
-// arXiv:1607.08022). It is group normalization with a group for every channel: shapes, types, errors and accuracy are
+// arXiv:1607.08022). It is group normalization with a group for every channel: shapes, types, bits and accuracy are
 // those of group_norm.hpp; statistics are [N, channels].
 #pragma once
+
+#include <cstddef>
+#include <type_traits>
 
 #include "equinorm/group_norm.hpp"
 
@@ -13,55 +16,34 @@ struct InstanceNormOptions {
   const std::size_t* lengths = nullptr;  ///< padding: GroupNormOptions::lengths
 };
 
-namespace instance_norm_detail {
-
-inline GroupNormOptions as_groups(const InstanceNormOptions& options, const Shape& shape, Layout layout) {
-  const std::size_t rank = shape.rank();
-  const std::size_t axis = layout == Layout::channels_last && rank > 0 ? rank - 1 : 1;
-  return {axis < kMaxRank ? shape[axis] : 0, options.epsilon, options.activation, options.lengths};
-}
-
-}  // namespace instance_norm_detail
-
 /// As group_norm_workspace_bytes.
 template <class T>
-std::size_t instance_norm_workspace_bytes(const InstanceNormOptions& options, const Shape& shape, Layout layout) {
-  return group_norm_workspace_bytes<T>(instance_norm_detail::as_groups(options, shape, layout), shape, layout);
-}
+EQUINORM_API std::size_t instance_norm_workspace_bytes(const InstanceNormOptions& options, const Shape& shape,
+                                                       Layout layout);
 
 /// As group_norm_forward.
 template <class T>
-Status instance_norm_forward(const InstanceNormOptions& options, TensorView<const T> x,
-                             const std::type_identity_t<Affine<T>>& affine,
-                             std::type_identity_t<TensorView<const T>> residual, std::type_identity_t<TensorView<T>> y,
-                             const Statistics& statistics = {}, const Execution& execution = {}) {
-  return group_norm_forward<T>(instance_norm_detail::as_groups(options, x.shape, x.layout), x, affine, residual, y,
-                               statistics, execution);
-}
+EQUINORM_API Status instance_norm_forward(const InstanceNormOptions& options, TensorView<const T> x,
+                                          const std::type_identity_t<Affine<T>>& affine,
+                                          std::type_identity_t<TensorView<const T>> residual,
+                                          std::type_identity_t<TensorView<T>> y, const Statistics& statistics = {},
+                                          const Execution& execution = {});
 
 /// As group_norm_backward.
 template <class T>
-Status instance_norm_backward(const InstanceNormOptions& options, TensorView<const T> x,
-                              std::type_identity_t<TensorView<const T>> y,
-                              std::type_identity_t<TensorView<const T>> residual,
-                              std::type_identity_t<TensorView<const T>> dy,
-                              const std::type_identity_t<Affine<T>>& affine, const Statistics& statistics,
-                              std::type_identity_t<TensorView<T>> dx, std::type_identity_t<TensorView<T>> dresidual,
-                              const std::type_identity_t<AffineGradients<T>>& gradients,
-                              const Execution& execution = {}) {
-  return group_norm_backward<T>(instance_norm_detail::as_groups(options, x.shape, x.layout), x, y, residual, dy, affine,
-                                statistics, dx, dresidual, gradients, execution);
-}
+EQUINORM_API Status instance_norm_backward(
+    const InstanceNormOptions& options, TensorView<const T> x, std::type_identity_t<TensorView<const T>> y,
+    std::type_identity_t<TensorView<const T>> residual, std::type_identity_t<TensorView<const T>> dy,
+    const std::type_identity_t<Affine<T>>& affine, const Statistics& statistics, std::type_identity_t<TensorView<T>> dx,
+    std::type_identity_t<TensorView<T>> dresidual, const std::type_identity_t<AffineGradients<T>>& gradients,
+    const Execution& execution = {});
 
 /// As group_norm_jvp.
 template <class T>
-Status instance_norm_jvp(const InstanceNormOptions& options, TensorView<const T> x,
-                         std::type_identity_t<TensorView<const T>> residual,
-                         const std::type_identity_t<Tangents<T>>& tangents,
-                         const std::type_identity_t<Affine<T>>& affine, const Statistics& statistics,
-                         std::type_identity_t<TensorView<T>> y_tangent, const Execution& execution = {}) {
-  return group_norm_jvp<T>(instance_norm_detail::as_groups(options, x.shape, x.layout), x, residual, tangents, affine,
-                           statistics, y_tangent, execution);
-}
+EQUINORM_API Status instance_norm_jvp(const InstanceNormOptions& options, TensorView<const T> x,
+                                      std::type_identity_t<TensorView<const T>> residual,
+                                      const std::type_identity_t<Tangents<T>>& tangents,
+                                      const std::type_identity_t<Affine<T>>& affine, const Statistics& statistics,
+                                      std::type_identity_t<TensorView<T>> y_tangent, const Execution& execution = {});
 
 }  // namespace equinorm

@@ -579,6 +579,32 @@ static void test_bad_arguments_are_named(void) {
 #undef BACKWARD
   options.activation = EQUINORM_ACTIVATION_NONE;
 
+  /* Numbers as they are, however small. */
+  options.epsilon = 1e-31;
+  expect_refusal(FORWARD(&good, &y), EQUINORM_INVALID_ARGUMENT, message, "epsilon is 1e-31; expected");
+  options.epsilon = 1e-5;
+  for (size_t c = 0; c < kChannels; ++c) d->running_variance[c] = c == 3 ? -1e-9F : 1.0F;
+  expect_refusal(equinorm_batch_norm_inference(&options, &good, NULL, NULL, d->running_mean, d->running_variance, NULL,
+                                               &y, &execution),
+                 EQUINORM_INVALID_ARGUMENT, message, "variance[3] is -1e-09; expected");
+
+  /* Instance norm by its own name, though group norm does its work. */
+  equinorm_instance_norm_options instance;
+  equinorm_instance_norm_options_init(&instance, sizeof instance);
+  instance.epsilon = 0;
+  expect_refusal(equinorm_instance_norm_forward(&instance, &good, NULL, NULL, NULL, &y, NULL, NULL, &execution),
+                 EQUINORM_INVALID_ARGUMENT, message, "[instance_norm_forward] epsilon is 0;");
+  expect_refusal(equinorm_instance_norm_backward(NULL, &good, NULL, NULL, &good, NULL, NULL, NULL, NULL, &dx, NULL,
+                                                 NULL, NULL, &execution),
+                 EQUINORM_INVALID_ARGUMENT, message,
+                 "[instance_norm_backward] statistics.mean is null; expected [N, channels]");
+  expect_refusal(equinorm_instance_norm_jvp(NULL, &good, NULL, NULL, NULL, NULL, NULL, NULL, &y, &execution),
+                 EQUINORM_INVALID_ARGUMENT, message, "[instance_norm_jvp] statistics.mean is null");
+  bad = good;
+  bad.rank = 1;
+  expect_refusal(equinorm_instance_norm_forward(NULL, &bad, NULL, NULL, NULL, &bad, NULL, NULL, &execution),
+                 EQUINORM_INVALID_ARGUMENT, message, "[instance_norm_forward] x has rank 1; expected rank 2 to 5");
+
   execution.message_bytes = 8; /* a short buffer gets what fits, terminated */
   memset(message, 'z', sizeof message);
   CHECK(FORWARD(NULL, &y) == EQUINORM_INVALID_ARGUMENT);

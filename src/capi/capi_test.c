@@ -157,6 +157,47 @@ static void test_same_bits_however_it_runs(equinorm_layout layout) {
   free(want);
 }
 
+/* The running variance is the unbiased one unless the biased is asked for; another word is refused. */
+static void test_variance_kinds(void) {
+  float x[4] = {1, -1, 1, -1}, y[4], running_mean, running_variance; /* mean 0, variance 1, or 4/3 unbiased */
+  double mean, variance;
+  char message[200];
+  const equinorm_tensor in = {x, EQUINORM_F32, EQUINORM_CHANNELS_LAST, 2, {4, 1}, 0};
+  equinorm_tensor out = in;
+  out.data = y;
+  equinorm_execution execution;
+  equinorm_execution_init(&execution, sizeof execution);
+  execution.message = message;
+  execution.message_bytes = sizeof message;
+  equinorm_batch_moments moments;
+  equinorm_batch_moments_init(&moments, sizeof moments);
+  double of_mean = 0, m2 = 4;
+  moments.channels = 1;
+  moments.count = 4;
+  moments.mean = &of_mean;
+  moments.m2 = &m2;
+  equinorm_running_statistics running;
+  equinorm_running_statistics_init(&running, sizeof running);
+  CHECK(running.variance_kind == EQUINORM_UNBIASED);
+  running.mean = &running_mean;
+  running.variance = &running_variance;
+  running.running_weight = 0.5;
+  for (equinorm_variance_kind kind = EQUINORM_BIASED; kind <= EQUINORM_UNBIASED; ++kind) {
+    running.variance_kind = kind;
+    const float want = kind == EQUINORM_BIASED ? 2.0F : 13.0F / 6.0F; /* half of 3, half of the batch's */
+    running_mean = running_variance = 3;
+    CHECK_OK(equinorm_batch_norm_forward(NULL, &in, NULL, NULL, NULL, &out, &mean, &variance, &running, &execution));
+    CHECK(running_mean == 1.5F && fabsf(running_variance - want) < 1e-6F);
+    running_mean = running_variance = 3;
+    CHECK_OK(equinorm_batch_moments_commit(NULL, &moments, EQUINORM_F32, &running, &execution));
+    CHECK(running_mean == 1.5F && fabsf(running_variance - want) < 1e-6F);
+  }
+  running.variance_kind = EQUINORM_UNBIASED + 1;
+  CHECK(equinorm_batch_norm_forward(NULL, &in, NULL, NULL, NULL, &out, &mean, &variance, &running, &execution) ==
+        EQUINORM_UNSUPPORTED);
+  CHECK(strstr(message, "running.variance_kind is 2") != NULL);
+}
+
 static int train_in_thread(void* data) {
   train(data, EQUINORM_CHANNELS_FIRST, NULL);
   return 0;
@@ -686,6 +727,7 @@ int main(void) {
   test_every_type();
   test_inference();
   test_statistics_that_merge();
+  test_variance_kinds();
   test_padding_is_not_seen();
   test_group_and_instance_norm();
   test_layer_and_rms_norm();

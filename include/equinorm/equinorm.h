@@ -149,7 +149,8 @@ typedef struct equinorm_batch_norm_options {
 EQUINORM_API void equinorm_batch_norm_options_init(equinorm_batch_norm_options* options, size_t size);
 
 /* running = (1 − w)·running + w·batch. Dialects: PyTorch is w = momentum, unbiased (what *_init gives, w = 0.1); Keras
- * and ONNX are w = 1 − momentum, biased. */
+ * and ONNX are w = 1 − momentum, biased; so is that of the note which the audit examines, with α = 0.9 for momentum: w
+ * = 0.1. */
 typedef struct equinorm_running_statistics {
   size_t size;
   void* mean;            /* [channels], updated */
@@ -341,6 +342,9 @@ typedef struct equinorm_layer_norm_options {
   size_t normalized_axes; /* 1; how many of the last axes make a row */
   equinorm_activation activation;
   int32_t reserved;
+  /* NULL, or [N], N the first extent of x, which is not normalized: sample n ends after lengths[n] of its rows; those
+   * behind are padding, which counts nowhere, is not read, and is 0 in y, sum and dx, and in the statistics. */
+  const size_t* lengths;
 } equinorm_layer_norm_options;
 EQUINORM_API void equinorm_layer_norm_options_init(equinorm_layer_norm_options* options, size_t size);
 
@@ -382,6 +386,7 @@ typedef struct equinorm_rms_norm_options {
   size_t normalized_axes; /* 1; how many of the last axes make a row */
   equinorm_activation activation;
   int32_t reserved;
+  const size_t* lengths; /* as layer norm's */
 } equinorm_rms_norm_options;
 EQUINORM_API void equinorm_rms_norm_options_init(equinorm_rms_norm_options* options, size_t size);
 

@@ -4,7 +4,8 @@
 //   backward   g = dy·act'(z),  h = g·γ,  dx = (h − x̂·mean(h·x̂))/√(q + ε) (+ ds) = ds/dr
 //              dγ = Σ g·x̂,  dβ = Σ g over all rows
 //
-// Rows, tensors, types and guarantees are those of layer_norm.hpp. β is seldom used here, and may be absent as γ may.
+// Rows, padding, tensors, types and guarantees are those of layer_norm.hpp. β is seldom used here, and may be absent as
+// γ may.
 #pragma once
 
 #include <cstddef>
@@ -22,9 +23,10 @@ struct RmsNormOptions {
   double epsilon = 1e-6;            ///< inside the root; at least 1e-30
   std::size_t normalized_axes = 1;  ///< how many of the last axes make a row
   Activation activation = Activation::none;
+  const std::size_t* lengths = nullptr;  ///< padding: LayerNormOptions::lengths
 };
 
-/// Scratch that backward needs for this shape, in bytes. Forward needs none.
+/// Scratch that backward needs for this shape and these options, in bytes. Forward needs none.
 template <class T>
 EQUINORM_API std::size_t rms_norm_workspace_bytes(const RmsNormOptions& options, const Shape& shape);
 
@@ -53,8 +55,8 @@ EQUINORM_API Status rms_norm_backward(const RmsNormOptions& options, TensorView<
 /// The derivative of forward in a direction (Jacobian-vector product), of which backward is the transpose:
 /// ẏ = act'(z)·ż, ż = γ·x̂̇ + γ̇·x̂ + β̇, x̂̇ = (ẋ − x̂·mean(ẋ·x̂))/√(q + ε). x is what was normalized,
 /// forward's x or its sum, and tangents.x its rate of change (ẋ + ṙ for a sum; tangents.residual must be absent);
-/// mean_square is forward's. y_tangent receives ẏ, and may be x or tangents.x. In double throughout, for those who
-/// study norms: it is not as fast as the other passes.
+/// mean_square is forward's. y_tangent receives ẏ, and may be x or tangents.x; it is 0 in padding. In double
+/// throughout, for those who study norms: it is not as fast as the other passes.
 template <class T>
 EQUINORM_API Status rms_norm_jvp(const RmsNormOptions& options, TensorView<const T> x,
                                  const std::type_identity_t<Tangents<T>>& tangents,

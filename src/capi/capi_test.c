@@ -407,6 +407,70 @@ static void test_padding_is_not_seen(void) {
         EQUINORM_INVALID_ARGUMENT);
 }
 
+/* Rows behind a sample's length: NaN there reaches neither the gradients of the parameters nor an output. */
+static void test_padding_of_rows_is_not_seen(void) {
+  enum { kN = 2, kLength = 4, kFeatures = 3, kRows = kN * kLength, kAll = kRows * kFeatures };
+  const size_t lengths[kN] = {1, kLength}, beyond[kN] = {1, kLength + 1};
+  float x[kAll], dy[kAll], residual[kAll], sum[kAll], y[kAll], dx[kAll], tangent[kAll], dgamma[kFeatures],
+      dbeta[kFeatures];
+  for (size_t i = 0; i < kAll; ++i) {
+    const size_t row = i / kFeatures;
+    const int valid = row % kLength < lengths[row / kLength];
+    x[i] = valid ? value(i) : NAN;
+    residual[i] = valid ? value(i + 40) : NAN;
+    dy[i] = valid ? value(3 * i) - 10.0F : NAN;
+  }
+#define TENSOR(data) \
+  { data, EQUINORM_F32, EQUINORM_CHANNELS_LAST, 3, {kN, kLength, kFeatures}, 0 }
+  const equinorm_tensor tx = TENSOR(x), tdy = TENSOR(dy), tr = TENSOR(residual), ts = TENSOR(sum), ty = TENSOR(y),
+                        tdx = TENSOR(dx), tt = TENSOR(tangent);
+#undef TENSOR
+  const equinorm_tangents tangents = {&tdy, NULL, NULL, NULL};
+  equinorm_layer_norm_options layer;
+  equinorm_layer_norm_options_init(&layer, sizeof layer);
+  equinorm_rms_norm_options rms;
+  equinorm_rms_norm_options_init(&rms, sizeof rms);
+  CHECK(layer.lengths == NULL && rms.lengths == NULL);
+  for (int is_rms = 0; is_rms < 2; ++is_rms) {
+    double mean[kRows] = {0}, spread[kRows];
+    layer.lengths = rms.lengths = lengths;
+    if (is_rms) {
+      CHECK(equinorm_rms_norm_workspace_bytes(&rms, &tx) > 0);
+      CHECK_OK(equinorm_rms_norm_forward(&rms, &tx, NULL, NULL, &tr, &ts, &ty, spread, NULL));
+      CHECK_OK(equinorm_rms_norm_backward(&rms, &ts, &tdy, NULL, NULL, spread, NULL, &tdx, dgamma, dbeta, NULL));
+      CHECK_OK(equinorm_rms_norm_jvp(&rms, &ts, &tangents, NULL, NULL, spread, &tt, NULL));
+    } else {
+      CHECK(equinorm_layer_norm_workspace_bytes(&layer, &tx) > 0);
+      CHECK_OK(equinorm_layer_norm_forward(&layer, &tx, NULL, NULL, &tr, &ts, &ty, mean, spread, NULL));
+      CHECK_OK(
+          equinorm_layer_norm_backward(&layer, &ts, &tdy, NULL, NULL, mean, spread, NULL, &tdx, dgamma, dbeta, NULL));
+      CHECK_OK(equinorm_layer_norm_jvp(&layer, &ts, &tangents, NULL, NULL, mean, spread, &tt, NULL));
+    }
+    double want[kFeatures] = {0}, sums[kFeatures] = {0};
+    for (size_t i = 0; i < kAll; ++i) {
+      const size_t row = i / kFeatures, feature = i % kFeatures;
+      if (row % kLength < lengths[row / kLength]) {
+        const double total = (double)(x[i] + residual[i]);
+        want[feature] +=
+            (double)dy[i] * (total - (is_rms ? 0 : mean[row])) / sqrt(spread[row] + (is_rms ? 1e-6 : 1e-5));
+        sums[feature] += (double)dy[i];
+        CHECK((double)sum[i] == total && spread[row] > 0 && y[i] != 0);
+      } else {
+        CHECK(sum[i] == 0 && y[i] == 0 && dx[i] == 0 && tangent[i] == 0 && mean[row] == 0 && spread[row] == 0);
+      }
+    }
+    /* Five terms of size 30 at most: a few roundings of floats. */
+    for (size_t j = 0; j < kFeatures; ++j) {
+      CHECK(fabs((double)dgamma[j] - want[j]) < 1e-4);
+      CHECK(fabs((double)dbeta[j] - sums[j]) < 1e-4);
+    }
+    layer.lengths = rms.lengths = beyond;
+    CHECK((is_rms ? equinorm_rms_norm_forward(&rms, &tx, NULL, NULL, NULL, NULL, &ty, NULL, NULL)
+                  : equinorm_layer_norm_forward(&layer, &tx, NULL, NULL, NULL, NULL, &ty, NULL, NULL, NULL)) ==
+          EQUINORM_INVALID_ARGUMENT);
+  }
+}
+
 /* Rows that lie apart, with a residual: against the formulas. */
 static void test_layer_and_rms_norm(void) {
   enum { kRows = 3, kFeatures = 5, kStride = 8 };
@@ -691,6 +755,16 @@ static void test_structs_may_grow(void) {
   CHECK_OK(equinorm_group_norm_forward(&first, &x, NULL, NULL, NULL, &y, NULL, NULL, NULL));
   --first.size;
   CHECK(equinorm_group_norm_forward(&first, &x, NULL, NULL, NULL, &y, NULL, NULL, NULL) == EQUINORM_INVALID_ARGUMENT);
+  /* And of layer and RMS norm. */
+  equinorm_layer_norm_options layer = {offsetof(equinorm_layer_norm_options, lengths), 1e-5, 1, 0, 0, (void*)&earlier};
+  CHECK_OK(equinorm_layer_norm_forward(&layer, &x, NULL, NULL, NULL, NULL, &y, NULL, NULL, NULL));
+  --layer.size;
+  CHECK(equinorm_layer_norm_forward(&layer, &x, NULL, NULL, NULL, NULL, &y, NULL, NULL, NULL) ==
+        EQUINORM_INVALID_ARGUMENT);
+  equinorm_rms_norm_options rms = {offsetof(equinorm_rms_norm_options, lengths), 1e-6, 1, 0, 0, (void*)&earlier};
+  CHECK_OK(equinorm_rms_norm_forward(&rms, &x, NULL, NULL, NULL, NULL, &y, NULL, NULL));
+  --rms.size;
+  CHECK(equinorm_rms_norm_forward(&rms, &x, NULL, NULL, NULL, NULL, &y, NULL, NULL) == EQUINORM_INVALID_ARGUMENT);
   free(d);
 }
 
@@ -729,6 +803,7 @@ int main(void) {
   test_statistics_that_merge();
   test_variance_kinds();
   test_padding_is_not_seen();
+  test_padding_of_rows_is_not_seen();
   test_group_and_instance_norm();
   test_layer_and_rms_norm();
   test_derivatives_in_a_direction();

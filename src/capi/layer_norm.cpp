@@ -8,8 +8,8 @@ namespace {
 LayerNormOptions options_of(const equinorm_layer_norm_options* given) {
   equinorm_layer_norm_options o{};
   equinorm_layer_norm_options_init(&o, sizeof o);
-  o = read_sized(given, o, "options");
-  return {o.epsilon, o.normalized_axes, read_enum(o.activation, Activation::gelu, "options.activation")};
+  o = read_sized(given, o, "options", offsetof(equinorm_layer_norm_options, lengths));
+  return {o.epsilon, o.normalized_axes, read_enum(o.activation, Activation::gelu, "options.activation"), o.lengths};
 }
 
 }  // namespace
@@ -21,7 +21,7 @@ using namespace equinorm::capi;
 void equinorm_layer_norm_options_init(equinorm_layer_norm_options* options, size_t size) {
   constexpr LayerNormOptions kDefaults;
   initialize(options, size,
-             {0, kDefaults.epsilon, kDefaults.normalized_axes, static_cast<int32_t>(kDefaults.activation), 0});
+             {0, kDefaults.epsilon, kDefaults.normalized_axes, static_cast<int32_t>(kDefaults.activation), 0, nullptr});
 }
 
 size_t equinorm_layer_norm_workspace_bytes(const equinorm_layer_norm_options* options, const equinorm_tensor* x) {

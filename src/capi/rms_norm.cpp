@@ -8,8 +8,8 @@ namespace {
 RmsNormOptions options_of(const equinorm_rms_norm_options* given) {
   equinorm_rms_norm_options o{};
   equinorm_rms_norm_options_init(&o, sizeof o);
-  o = read_sized(given, o, "options");
-  return {o.epsilon, o.normalized_axes, read_enum(o.activation, Activation::gelu, "options.activation")};
+  o = read_sized(given, o, "options", offsetof(equinorm_rms_norm_options, lengths));
+  return {o.epsilon, o.normalized_axes, read_enum(o.activation, Activation::gelu, "options.activation"), o.lengths};
 }
 
 }  // namespace
@@ -21,7 +21,7 @@ using namespace equinorm::capi;
 void equinorm_rms_norm_options_init(equinorm_rms_norm_options* options, size_t size) {
   constexpr RmsNormOptions kDefaults;
   initialize(options, size,
-             {0, kDefaults.epsilon, kDefaults.normalized_axes, static_cast<int32_t>(kDefaults.activation), 0});
+             {0, kDefaults.epsilon, kDefaults.normalized_axes, static_cast<int32_t>(kDefaults.activation), 0, nullptr});
 }
 
 size_t equinorm_rms_norm_workspace_bytes(const equinorm_rms_norm_options* options, const equinorm_tensor* x) {

@@ -70,7 +70,7 @@ class InstanceNormOptions(Sized):
 class LayerNormOptions(Sized):
     name = "layer_norm_options"
     _fields_ = [("size", ctypes.c_size_t), ("epsilon", ctypes.c_double), ("normalized_axes", ctypes.c_size_t),
-                ("activation", ctypes.c_int32), ("reserved", ctypes.c_int32)]
+                ("activation", ctypes.c_int32), ("reserved", ctypes.c_int32), ("lengths", ctypes.c_void_p)]
 
 
 class RmsNormOptions(LayerNormOptions):
@@ -468,14 +468,28 @@ def root_mean_square_norm(x, features, gamma, beta, epsilon):
     return y if beta is None else y + beta
 
 
-def check_rows(operation, options_type, torchs, dtype, shape, axes, affine, epsilon, activation, residual, row_stride=0):
-    what = f"{operation} {dtype} {shape} axes {axes} affine {affine} eps {epsilon} {activation} residual {residual} {row_stride}"
+class RowPadding(Padding):
+    """Of tensors [N, …, features…] whose sample n ends after lengths[n] of its rows, over the last `axes` axes."""
+
+    def __init__(self, shape, axes, lengths):
+        self.shape, self.lengths = shape, lengths
+        self.positions = math.prod(shape[1 : len(shape) - axes])
+        self.array = torch.tensor(lengths if lengths else [self.positions] * shape[0])
+        rows = torch.arange(self.positions) < self.array[:, None]
+        self.everywhere = rows.reshape(*shape[: len(shape) - axes], *[1] * axes).expand(shape)
+
+
+def check_rows(operation, options_type, torchs, dtype, shape, axes, affine, epsilon, activation, residual, row_stride=0,
+               lengths=None):
+    what = (f"{operation} {dtype} {shape} axes {axes} affine {affine} eps {epsilon} {activation} residual {residual} {row_stride} "
+            f"lengths {lengths}")
     features, parameters = shape[len(shape) - axes:], parameter_type(dtype)
     code, function = ACTIVATIONS[activation]
     options = options_type(epsilon=epsilon, normalized_axes=axes, activation=code)
     view = View(CHANNELS_FIRST, row_stride)  # rows lie as they do in torch
-    x, dy = normal(shape, dtype, 0.5), normal(shape, dtype)
-    added = normal(shape, dtype) if residual else None
+    padding = RowPadding(shape, axes, lengths)
+    options.lengths = padding.pointer()
+    x, dy, added = padding.inputs(dtype, residual)
     gamma, beta = affine_of(affine, features, dtype)
 
     # What is normalized, x + residual, is rounded to the type first. Its gradient also has a part from elsewhere.
@@ -483,16 +497,17 @@ def check_rows(operation, options_type, torchs, dtype, shape, axes, affine, epsi
     leaves = {"x": exact(total), "gamma": exact(gamma), "beta": exact(beta)}
 
     def forward(x, gamma=None, beta=None):
-        return function(torchs(x, features, gamma, beta, epsilon))
+        return function(torchs(x, features, gamma, beta, epsilon)).masked_fill(~padding.everywhere, 0)
 
     want = forward(**leaves)
     want.backward(dy.double())
-    elsewhere = normal(shape, dtype) if residual else None
+    elsewhere = normal(shape, dtype).masked_fill(~padding.everywhere, 0) if residual else None
 
     y, dx, sum_ = view.room(x), view.room(x), view.room(x) if residual else None
     count = total.numel() // math.prod(features)
     statistics = [torch.empty(count, dtype=torch.float64) for _ in range(1 if operation == "rms_norm" else 2)]
-    call(f"{operation}_forward", options, view.give(x), gamma, beta, view.give(added), sum_, y, *statistics)
+    call(f"{operation}_forward", options, view.give(padding.spoilt(x)), gamma, beta, view.give(padding.spoilt(added)), sum_, y,
+         *statistics)
     same(f"{what}: y", view.take(y), want, dtype)
     if residual:
         assert torch.equal(view.take(sum_), total), f"{what}: sum"
@@ -504,8 +519,8 @@ def check_rows(operation, options_type, torchs, dtype, shape, axes, affine, epsi
         same(f"{what}: variance", statistics[1], rows.var(1, unbiased=False), torch.float32)
 
     dgamma, dbeta = torch.empty(features, dtype=parameters), torch.empty(features, dtype=parameters)
-    call(f"{operation}_backward", options, view.give(total), view.give(dy), gamma, beta, *statistics, view.give(elsewhere), dx,
-         dgamma, dbeta)
+    call(f"{operation}_backward", options, view.give(padding.spoilt(total)), view.give(padding.spoilt(dy)), gamma, beta, *statistics,
+         view.give(padding.spoilt(elsewhere)), dx, dgamma, dbeta)
     dtotal = leaves["x"].grad + elsewhere.double() if residual else leaves["x"].grad
     same(f"{what}: dx", view.take(dx), dtotal, dtype, 32)
     if gamma is not None:
@@ -513,11 +528,12 @@ def check_rows(operation, options_type, torchs, dtype, shape, axes, affine, epsi
     if beta is not None:
         same(f"{what}: dbeta", dbeta, leaves["beta"].grad, parameters, 256)
     if dtype == torch.float64:
-        check_direction(what, operation, options, forward, leaves, statistics, view, Padding(shape, None))
+        check_direction(what, operation, options, forward, leaves, statistics, view, padding)
 
 
 MATRICES = [((33, 50), 1, 57), ((40, 7), 1, 0), ((5, 9, 64), 1, 0), ((3, 4, 5, 6), 2, 0), ((2, 3, 4, 3, 5), 3, 0),
             ((300, 512), 1, 0)]  # shape, axes of a row, row_stride
+PADDED_ROWS = [((4, 6, 50), 1, [6, 0, 2, 5]), ((5, 33), 1, [1, 0, 1, 1, 0]), ((3, 4, 5, 6, 3), 2, [20, 0, 13])]
 ROWS = {"layer_norm": (LayerNormOptions, F.layer_norm), "rms_norm": (RmsNormOptions, root_mean_square_norm)}
 
 # ---- The tables -----------------------------------------------------------------------------------------------------
@@ -557,6 +573,9 @@ for dtype, (operation, (options_type, torchs)) in itertools.product(DTYPES, ROWS
     for index, (shape, axes, row_stride) in enumerate(MATRICES):
         for affine, activation, residual in EVERY if index == 0 else TWO:
             check(shape, axes, affine, 1e-5, activation, residual, row_stride)
+    for shape, axes, lengths in PADDED_ROWS:
+        for affine, activation, residual in EVERY if shape == PADDED_ROWS[0][0] else TWO:
+            check(shape, axes, affine, 1e-5, activation, residual, 0, lengths)
     for epsilon in (1e-12, 1e-3, 10.0):
         check((6, 33), 1, "both", epsilon, "none", False)
 

@@ -8,7 +8,7 @@ namespace equinorm {
 template <class T>
 std::size_t layer_norm_workspace_bytes(const LayerNormOptions& options, const Shape& shape) {
   if (shape.rank() < 1 || shape.rank() > kMaxRank) return 0;
-  return rows::workspace_bytes(rows::Matrix(shape, options.normalized_axes));
+  return rows::workspace_bytes(rows::Matrix(shape, options.normalized_axes, options.lengths));
 }
 
 template <class T>
@@ -17,8 +17,8 @@ Status layer_norm_forward(const LayerNormOptions& options, TensorView<const T> x
                           std::type_identity_t<TensorView<const T>> residual, std::type_identity_t<TensorView<T>> sum,
                           std::type_identity_t<TensorView<T>> y, const Statistics& statistics,
                           const Execution& execution) {
-  return rows::forward<T>({"layer_norm_forward", options.epsilon, options.normalized_axes, options.activation}, x,
-                          affine, residual, sum, y, statistics, kernels::get<T>().layer_forward, execution);
+  return rows::forward<T>({"layer_norm_forward", options}, x, affine, residual, sum, y, statistics,
+                          kernels::get<T>().layer_forward, execution);
 }
 
 template <class T>
@@ -28,8 +28,8 @@ Status layer_norm_backward(const LayerNormOptions& options, TensorView<const T> 
                            std::type_identity_t<TensorView<T>> dx,
                            const std::type_identity_t<AffineGradients<T>>& gradients, const Execution& execution) {
   const rows::Saved mean{statistics.mean, "statistics.mean"}, variance{statistics.variance, "statistics.variance"};
-  return rows::backward<T>({"layer_norm_backward", options.epsilon, options.normalized_axes, options.activation}, x, dy,
-                           affine, &mean, variance, dsum, dx, gradients, kernels::get<T>().layer_backward, execution);
+  return rows::backward<T>({"layer_norm_backward", options}, x, dy, affine, &mean, variance, dsum, dx, gradients,
+                           kernels::get<T>().layer_backward, execution);
 }
 
 template <class T>
@@ -38,8 +38,7 @@ Status layer_norm_jvp(const LayerNormOptions& options, TensorView<const T> x,
                       const Statistics& statistics, std::type_identity_t<TensorView<T>> y_tangent,
                       const Execution& execution) {
   const rows::Saved mean{statistics.mean, "statistics.mean"}, variance{statistics.variance, "statistics.variance"};
-  return rows::jvp<T>({"layer_norm_jvp", options.epsilon, options.normalized_axes, options.activation}, x, tangents,
-                      affine, &mean, variance, y_tangent, execution);
+  return rows::jvp<T>({"layer_norm_jvp", options}, x, tangents, affine, &mean, variance, y_tangent, execution);
 }
 
 // The four element types.

@@ -1,6 +1,7 @@
 #include "equinorm/layer_norm.hpp"
 
 #include "ops/layer_norm/reference.hpp"
+#include "ops/rows/ragged_test.hpp"
 #include "ops/rows/rows_test.hpp"
 
 namespace equinorm {
@@ -41,6 +42,7 @@ struct LayerNorm {
 
 namespace rows_test {
 INSTANTIATE_TYPED_TEST_SUITE_P(LayerNorm, RowNorm, EveryType<LayerNorm>);
+INSTANTIATE_TYPED_TEST_SUITE_P(LayerNorm, RowLengths, EveryType<LayerNorm>);
 }  // namespace rows_test
 
 namespace {

@@ -8,7 +8,7 @@ namespace equinorm {
 template <class T>
 std::size_t rms_norm_workspace_bytes(const RmsNormOptions& options, const Shape& shape) {
   if (shape.rank() < 1 || shape.rank() > kMaxRank) return 0;
-  return rows::workspace_bytes(rows::Matrix(shape, options.normalized_axes));
+  return rows::workspace_bytes(rows::Matrix(shape, options.normalized_axes, options.lengths));
 }
 
 template <class T>
@@ -16,8 +16,8 @@ Status rms_norm_forward(const RmsNormOptions& options, TensorView<const T> x,
                         const std::type_identity_t<Affine<T>>& affine,
                         std::type_identity_t<TensorView<const T>> residual, std::type_identity_t<TensorView<T>> sum,
                         std::type_identity_t<TensorView<T>> y, double* mean_square, const Execution& execution) {
-  return rows::forward<T>({"rms_norm_forward", options.epsilon, options.normalized_axes, options.activation}, x, affine,
-                          residual, sum, y, {nullptr, mean_square}, kernels::get<T>().rms_forward, execution);
+  return rows::forward<T>({"rms_norm_forward", options}, x, affine, residual, sum, y, {nullptr, mean_square},
+                          kernels::get<T>().rms_forward, execution);
 }
 
 template <class T>
@@ -26,9 +26,8 @@ Status rms_norm_backward(const RmsNormOptions& options, TensorView<const T> x,
                          const double* mean_square, std::type_identity_t<TensorView<const T>> dsum,
                          std::type_identity_t<TensorView<T>> dx,
                          const std::type_identity_t<AffineGradients<T>>& gradients, const Execution& execution) {
-  return rows::backward<T>({"rms_norm_backward", options.epsilon, options.normalized_axes, options.activation}, x, dy,
-                           affine, nullptr, {mean_square, "mean_square"}, dsum, dx, gradients,
-                           kernels::get<T>().rms_backward, execution);
+  return rows::backward<T>({"rms_norm_backward", options}, x, dy, affine, nullptr, {mean_square, "mean_square"}, dsum,
+                           dx, gradients, kernels::get<T>().rms_backward, execution);
 }
 
 template <class T>
@@ -36,8 +35,8 @@ Status rms_norm_jvp(const RmsNormOptions& options, TensorView<const T> x,
                     const std::type_identity_t<Tangents<T>>& tangents, const std::type_identity_t<Affine<T>>& affine,
                     const double* mean_square, std::type_identity_t<TensorView<T>> y_tangent,
                     const Execution& execution) {
-  return rows::jvp<T>({"rms_norm_jvp", options.epsilon, options.normalized_axes, options.activation}, x, tangents,
-                      affine, nullptr, {mean_square, "mean_square"}, y_tangent, execution);
+  return rows::jvp<T>({"rms_norm_jvp", options}, x, tangents, affine, nullptr, {mean_square, "mean_square"}, y_tangent,
+                      execution);
 }
 
 // The four element types.

@@ -1,6 +1,7 @@
 #include "equinorm/rms_norm.hpp"
 
 #include "ops/rms_norm/reference.hpp"
+#include "ops/rows/ragged_test.hpp"
 #include "ops/rows/rows_test.hpp"
 
 namespace equinorm {
@@ -41,6 +42,7 @@ struct RmsNorm {
 
 namespace rows_test {
 INSTANTIATE_TYPED_TEST_SUITE_P(RmsNorm, RowNorm, EveryType<RmsNorm>);
+INSTANTIATE_TYPED_TEST_SUITE_P(RmsNorm, RowLengths, EveryType<RmsNorm>);
 }  // namespace rows_test
 
 namespace {

@@ -62,11 +62,35 @@ TYPED_TEST_P(RowJvp, TakesRowsWithStridesAndAnyLastAxes) {
   EXPECT_EQ(deep.y_tangent, dense.y_tangent);
 }
 
+/// The valid rows' bits are those of a call on nothing else; padding, of NaN, is not read, and 0 in the outcome.
+TYPED_TEST_P(RowJvp, LeavesPaddingOut) {
+  using Op = TypeParam;
+  const testing_tools::Padding padding{{5, 0, 9, 1, 7}, Layout::channels_last, 20, 11};
+  Call<Op, float> dense({{padding.values(), 20}});
+  ASSERT_TRUE(Op::forward(dense).ok());
+  ASSERT_TRUE(dense.jvp().ok());
+  Call<Op, float> padded = dense;
+  padded.shape = padding.shape();
+  padded.options.lengths = padding.lengths.data();
+  padded.mean = padded.variance = std::vector<double>(5 * 11);
+  using C = Call<Op, float>;
+  for (const auto tensor : {&C::x, &C::y, &C::dx}) padded.*tensor = padding.scatter(dense.*tensor);
+  padded.x_tangent = padding.scatter(dense.x_tangent);
+  ASSERT_TRUE(Op::forward(padded).ok());
+  for (const int threads : {1, 3}) {
+    padded.y_tangent.assign(padded.x.size(), -7);
+    ASSERT_TRUE(padded.jvp({threads}).ok());
+    EXPECT_EQ(padding.gather(padded.y_tangent), dense.y_tangent);
+  }
+  ASSERT_TRUE(Op::jvp(padded, padded.tangents(), padded.view(padded.x_tangent.data()), {}).ok());
+  EXPECT_EQ(padded.x_tangent, padded.y_tangent) << "in place";
+}
+
 TYPED_TEST_P(RowJvp, OfNoRowsIsNothing) {
   Call<TypeParam, float> empty({{0, 3}});
   EXPECT_TRUE(empty.jvp().ok());
 }
 
-REGISTER_TYPED_TEST_SUITE_P(RowJvp, TakesRowsWithStridesAndAnyLastAxes, OfNoRowsIsNothing);
+REGISTER_TYPED_TEST_SUITE_P(RowJvp, TakesRowsWithStridesAndAnyLastAxes, LeavesPaddingOut, OfNoRowsIsNothing);
 
 }  // namespace equinorm::jvp_test

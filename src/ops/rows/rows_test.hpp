@@ -57,13 +57,14 @@ inline std::size_t count_of(const cases::RowShape& shape) {
   return shape.rows * shape.features;
 }
 
-/// All that a call of forward and backward takes and gives; tensors are dense.
+/// All that a call of forward and backward takes and gives; tensors are dense matrices, unless `shape` is set
+/// otherwise.
 template <class Op, class T>
 struct Call {
   using P = Parameter<T>;
 
   Call(std::size_t rows_, std::size_t features_, std::vector<T> values)
-      : rows(rows_), features(features_), x(std::move(values)) {
+      : rows(rows_), features(features_), shape{rows_, features_}, x(std::move(values)) {
     const Philox random(7, 2);
     const auto normal = [&](std::size_t count, std::uint64_t from, auto type) {
       std::vector<decltype(type)> v(count);
@@ -79,16 +80,16 @@ struct Call {
     for (std::vector<double>* v : {&mean, &variance}) v->assign(rows, -7);
     for (std::vector<P>* v : {&dgamma, &dbeta}) v->assign(features, -7);
   }
-  Call(const cases::RowShape& shape, const cases::ValueCase& value, std::uint64_t seed = 3)
-      : Call(shape.rows, shape.features, cases::make_rows<T>(value, count_of(shape), seed)) {}
+  Call(const cases::RowShape& of, const cases::ValueCase& value, std::uint64_t seed = 3)
+      : Call(of.rows, of.features, cases::make_rows<T>(value, count_of(of), seed)) {}
 
   template <class E>
   TensorView<E> view(E* data) const {
-    return {data, Shape{rows, features}};
+    return {data, shape};
   }
   template <class E>
   TensorView<const E> in(const std::vector<E>& v) const {
-    return {v.data(), Shape{rows, features}};
+    return {v.data(), shape};
   }
   Statistics statistics() { return {mean.data(), variance.data()}; }
   const std::vector<T>& normalized() const { return add ? sum : x; }
@@ -110,6 +111,7 @@ struct Call {
   }
 
   std::size_t rows, features;
+  Shape shape;
   typename Op::Options options{};
   bool add = false, has_affine = true;
   std::vector<T> x, residual, dy, dsum, sum, y, dx;
@@ -316,8 +318,7 @@ TYPED_TEST_P(RowNorm, GivesTheSameBitsOnEveryTargetAndNumberOfThreads) {
       std::optional<std::uint64_t> first;
       for (const std::string& target : simd_targets()) {
         ASSERT_TRUE(set_simd_target(target).ok());
-        for (const int threads : {1, 2, 3, 8}) {
-          if (threads > 1 && small) continue;
+        for (int threads = 1; threads <= (small ? 1 : 8); ++threads) {
           C call(shape, value, 5);
           call.options.activation = small ? Activation::gelu : Activation::none;
           call.add = true;
@@ -331,32 +332,46 @@ TYPED_TEST_P(RowNorm, GivesTheSameBitsOnEveryTargetAndNumberOfThreads) {
   }
 }
 
-/// Rows long and many enough that the output goes around the caches.
+/// Any width, bare and with all that is fused. Those of one are so many that the output goes around the caches.
 TYPED_TEST_P(RowNorm, OfARowDoesNotDependOnItsNeighbours) {
   EQUINORM_ROW_TYPES;
-  const std::size_t features = 1024, rows = (std::size_t{8} << 20) / sizeof(T) / features + 1;
-  C all({rows, features, ""}, cases::values()[1], 9);
-  testing_tools::Room<T> y(all.x.size(), true), dx(all.x.size(), true);
-  ASSERT_TRUE(Op::template forward<T>(all.options, all.in(all.x), all.affine(), {}, {}, all.view(y.data()),
-                                      all.statistics(), {2})
-                  .ok());
-  ASSERT_TRUE(Op::template backward<T>(all.options, all.in(all.x), all.in(all.dy), all.affine(), all.statistics(), {},
-                                       all.view(dx.data()), {all.dgamma.data(), all.dbeta.data()}, {2})
-                  .ok());
-  all.y = y.copy();
-  all.dx = dx.copy();
-  for (const std::size_t r : {std::size_t{0}, std::size_t{1}, rows / 2, rows - 2, rows - 1}) {
-    const auto row = [&](const std::vector<T>& v) {
-      const auto* begin = v.data() + r * features;
-      return std::vector<T>(begin, begin + features);
-    };
-    C one(1, features, row(all.x));
-    one.dy = row(all.dy);
-    ASSERT_TRUE(one.forward().ok());
-    ASSERT_TRUE(one.backward().ok());
-    ASSERT_EQ(one.y, row(all.y)) << r;
-    ASSERT_EQ(one.dx, row(all.dx)) << r;
-    ASSERT_EQ(one.variance[0], all.variance[r]) << r;
+  for (const std::size_t features : {1U, 3U, 33U, 64U, 263U, 1024U, 4500U}) {
+    const std::size_t rows = features == 1024 ? (std::size_t{8} << 20) / sizeof(T) / features + 1 : 71;
+    for (const bool fused : {false, true}) {
+      C all({rows, features, ""}, cases::values()[1], 9);
+      all.add = fused;
+      if (fused) all.options.activation = Activation::silu;
+      testing_tools::Room<T> y(all.x.size(), true), dx(all.x.size(), true);
+      ASSERT_TRUE(Op::template forward<T>(
+                      all.options, all.in(all.x), all.affine(), fused ? all.in(all.residual) : TensorView<const T>{},
+                      fused ? all.view(all.sum.data()) : TensorView<T>{}, all.view(y.data()), all.statistics(), {2})
+                      .ok());
+      ASSERT_TRUE(Op::template backward<T>(all.options, all.in(all.normalized()), all.in(all.dy), all.affine(),
+                                           all.statistics(), fused ? all.in(all.dsum) : TensorView<const T>{},
+                                           all.view(dx.data()), {all.dgamma.data(), all.dbeta.data()}, {2})
+                      .ok());
+      all.y = y.copy();
+      all.dx = dx.copy();
+      for (std::size_t r = 0; r < rows; r += rows < 100 || r < 2 || r + 2 >= rows ? 1 : (rows - r - 1) / 2) {
+        const auto row = [&](const std::vector<T>& v) {
+          const auto* begin = v.data() + r * features;
+          return std::vector<T>(begin, begin + features);
+        };
+        C one(1, features, row(all.x));
+        one.options = all.options;
+        one.add = all.add;
+        one.residual = row(all.residual);
+        one.dy = row(all.dy);
+        one.dsum = row(all.dsum);
+        ASSERT_TRUE(one.forward().ok());
+        ASSERT_TRUE(one.backward().ok());
+        ASSERT_EQ(one.sum, row(all.sum)) << features << " " << r;
+        ASSERT_EQ(one.y, row(all.y)) << features << " " << r;
+        ASSERT_EQ(one.dx, row(all.dx)) << features << " " << r;
+        ASSERT_EQ(one.mean[0], all.mean[r]) << features << " " << r;
+        ASSERT_EQ(one.variance[0], all.variance[r]) << features << " " << r;
+      }
+    }
   }
 }
 
@@ -477,36 +492,52 @@ TYPED_TEST_P(RowNorm, NeitherReadsNorWritesBeyondItsRows) {
   }
 }
 
+/// With every activation, whose z backward computes again from what dx is written over; with a residual and without.
 TYPED_TEST_P(RowNorm, InPlaceGivesTheSameBits) {
   EQUINORM_ROW_TYPES;
+  using Tensor = std::vector<T> C::*;
   for (const auto& shape : cases::row_shapes()) {
-    C apart(shape, cases::values()[0]);
-    apart.add = true;
-    ASSERT_TRUE(apart.forward().ok());
-    ASSERT_TRUE(apart.backward().ok());
-    const auto forward = [&](C& c, TensorView<T> sum, TensorView<T> y) {
-      ASSERT_TRUE(
-          Op::template forward<T>(c.options, c.in(c.x), c.affine(), c.in(c.residual), sum, y, c.statistics(), {}).ok());
-    };
-    C call = apart;
-    forward(call, call.view(call.residual.data()), call.view(call.x.data()));  // sum over the residual, y over x
-    ASSERT_EQ(call.x, apart.y);
-    ASSERT_EQ(call.residual, apart.sum);
-    call = apart;
-    forward(call, call.view(call.x.data()), call.view(call.residual.data()));  // the other way round
-    ASSERT_EQ(call.residual, apart.y);
-    ASSERT_EQ(call.x, apart.sum);
-    call = apart;
-    forward(call, {}, call.view(call.x.data()));  // no sum wanted
-    ASSERT_EQ(call.x, apart.y);
-    for (std::vector<T> C::*place : {&C::dy, &C::sum, &C::dsum}) {
-      call = apart;
-      ASSERT_TRUE(Op::template backward<T>(call.options, call.in(call.sum), call.in(call.dy), call.affine(),
-                                           call.statistics(), call.in(call.dsum), call.view((call.*place).data()),
-                                           {call.dgamma.data(), call.dbeta.data()}, {})
-                      .ok());
-      ASSERT_EQ(call.*place, apart.dx) << shape.why;
-      ASSERT_EQ(call.dgamma, apart.dgamma);
+    for (const Activation activation : testing_tools::kActivations) {
+      if (count_of(shape) > 5'000 && activation != Activation::none && activation != Activation::gelu) continue;
+      for (const bool add : {false, true}) {
+        const std::string what = std::string(shape.why) + ", activation " +
+                                 std::to_string(static_cast<int>(activation)) + (add ? ", add" : "");
+        C apart(shape, cases::values()[0]);
+        apart.options.activation = activation;
+        apart.add = add;
+        ASSERT_TRUE(apart.forward().ok());
+        ASSERT_TRUE(apart.backward().ok());
+
+        // y over x or the residual; sum over the other, or not wanted.
+        std::vector<std::pair<Tensor, Tensor>> places = {{&C::x, nullptr}};
+        if (add) places = {{&C::x, &C::residual}, {&C::residual, &C::x}, {&C::x, nullptr}, {&C::residual, nullptr}};
+        for (const auto& [y, sum] : places) {
+          C call = apart;
+          ASSERT_TRUE(Op::template forward<T>(call.options, call.in(call.x), call.affine(),
+                                              add ? call.in(call.residual) : TensorView<const T>{},
+                                              sum == nullptr ? TensorView<T>{} : call.view((call.*sum).data()),
+                                              call.view((call.*y).data()), call.statistics(), {})
+                          .ok());
+          ASSERT_EQ(call.*y, apart.y) << what;
+          if (sum != nullptr) {
+            ASSERT_EQ(call.*sum, apart.sum) << what;
+          }
+        }
+
+        std::vector<Tensor> of_dx = {add ? &C::sum : &C::x, &C::dy};
+        if (add) of_dx.push_back(&C::dsum);
+        for (const Tensor dx : of_dx) {
+          C call = apart;
+          ASSERT_TRUE(
+              Op::template backward<T>(call.options, call.in(call.normalized()), call.in(call.dy), call.affine(),
+                                       call.statistics(), add ? call.in(call.dsum) : TensorView<const T>{},
+                                       call.view((call.*dx).data()), {call.dgamma.data(), call.dbeta.data()}, {})
+                  .ok());
+          ASSERT_EQ(call.*dx, apart.dx) << what;
+          ASSERT_EQ(call.dgamma, apart.dgamma) << what;
+          ASSERT_EQ(call.dbeta, apart.dbeta) << what;
+        }
+      }
     }
   }
 }
@@ -517,19 +548,25 @@ TYPED_TEST_P(RowNorm, RunsOnTheCallersThreadsAndWorkspace) {
     C own(shape, cases::values()[0], 6);
     ASSERT_TRUE(own.forward().ok());
     ASSERT_TRUE(own.backward().ok());
-    C given = own;
     const std::size_t bytes = Op::template workspace_bytes<T>(own.options, Shape{shape.rows, shape.features});
-    std::vector<std::byte> memory(bytes + 64 + 1, std::byte{0xAB});
-    const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
-    std::byte* workspace = memory.data() + (64 - address % 64) % 64;
-    BackwardsExecutor executor;
-    const Execution execution{3, workspace, bytes, &executor};
-    ASSERT_TRUE(given.forward(execution).ok());
-    ASSERT_TRUE(given.backward(execution).ok());
-    EXPECT_EQ(fingerprint(given), fingerprint(own)) << shape.why;
-    EXPECT_EQ(workspace[bytes], std::byte{0xAB}) << "written beyond the workspace";
-    if (count_of(shape) > 70'000) {
-      EXPECT_GT(executor.tasks_run, 0U);
+    BackwardsExecutor backwards;
+    ThreadsExecutor threads;
+    for (CountingExecutor* executor : std::initializer_list<CountingExecutor*>{&backwards, &threads}) {
+      for (const int most : {2, 3, 8}) {
+        C given = own;
+        for (std::vector<T>* v : {&given.y, &given.dx}) v->assign(v->size(), to_element<T>(-7));
+        std::vector<std::byte> memory(bytes + 64 + 1, std::byte{0xAB});
+        const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
+        std::byte* workspace = memory.data() + (64 - address % 64) % 64;
+        const Execution execution{most, workspace, bytes, executor};
+        ASSERT_TRUE(given.forward(execution).ok());
+        ASSERT_TRUE(given.backward(execution).ok());
+        EXPECT_EQ(fingerprint(given), fingerprint(own)) << shape.why;
+        EXPECT_EQ(workspace[bytes], std::byte{0xAB}) << "written beyond the workspace";
+      }
+      if (count_of(shape) > 70'000) {  // less runs on one thread
+        EXPECT_GT(executor->tasks_run, 0U);
+      }
     }
   }
 }

@@ -99,8 +99,7 @@ Status batch_norm_inference(const BatchNormOptions& options, TensorView<const T>
   const Geometry g(x.shape, x.layout, options.lengths);
   for (std::size_t c = 0; c < g.channels; ++c) {
     if (variance[c] < 0) {
-      return checks
-          .require(false, "variance[" + std::to_string(c) + "] is " + text_of(variance[c]), "a number >= 0")
+      return checks.require(false, "variance[" + std::to_string(c) + "] is " + text_of(variance[c]), "a number >= 0")
           .status();
     }
   }

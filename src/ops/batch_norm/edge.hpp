@@ -20,19 +20,21 @@ std::size_t scratch_bytes(const Geometry& g) {
   return count.used();
 }
 
-/// Whether every statistic is finite, as a P too where running statistics are to hold it.
+/// Whether every statistic is finite, as a P too where running statistics are to hold it. Here and below the variances
+/// are given times `times`: moments have sums.
 template <class P>
-bool all_finite(const Statistics& statistics, std::size_t channels, bool as_parameters) {
+bool all_finite(const Statistics& statistics, std::size_t channels, bool as_parameters, double times = 1) {
   const double limit =
       as_parameters ? static_cast<double>(std::numeric_limits<P>::max()) : std::numeric_limits<double>::max();
   for (std::size_t c = 0; c < channels; ++c) {
-    if (!(std::abs(statistics.mean[c]) <= limit && statistics.variance[c] <= limit)) return false;
+    if (!(std::abs(statistics.mean[c]) <= limit && statistics.variance[c] / times <= limit)) return false;
   }
   return true;
 }
 
 template <class T>
-void update_running(RunningStatistics<T>& running, const Statistics& statistics, std::size_t channels, double m) {
+void update_running(RunningStatistics<T>& running, const Statistics& statistics, std::size_t channels, double m,
+                    double times = 1) {
   using P = Parameter<T>;
   const RunningOptions& options = running.options;
   ++running.batches;
@@ -44,7 +46,8 @@ void update_running(RunningStatistics<T>& running, const Statistics& statistics,
     };
     blend(running.mean[c], statistics.mean[c]);
     if (unbiased && m == 1) continue;  // 0/0: one value has no unbiased variance
-    blend(running.variance[c], unbiased ? statistics.variance[c] * (m / (m - 1.0)) : statistics.variance[c]);
+    const double variance = statistics.variance[c] / times;
+    blend(running.variance[c], unbiased ? variance * (m / (m - 1.0)) : variance);
   }
 }
 

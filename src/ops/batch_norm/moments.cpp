@@ -4,7 +4,6 @@
 #include <cmath>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "core/number.hpp"
 #include "core/workspace.hpp"
@@ -126,11 +125,9 @@ Status batch_moments_commit(const BatchNormOptions& options, const BatchMoments&
     return {StatusCode::too_few_values, std::string("[") + kOp + "] moments are of " + text_of(moments.count) +
                                             " values per channel; expected at least 2"};
   }
-  std::vector<double> variance(moments.m2, moments.m2 + moments.channels);
-  for (double& v : variance) v /= moments.count;
-  const Statistics statistics{moments.mean, variance.data()};
+  const Statistics statistics{moments.mean, moments.m2};
   if (options.non_finite != NonFinitePolicy::propagate &&
-      !all_finite<Parameter<T>>(statistics, moments.channels, true)) {
+      !all_finite<Parameter<T>>(statistics, moments.channels, true, moments.count)) {
     if (options.non_finite == NonFinitePolicy::skip) {
       ++running.skipped;
       return {};
@@ -138,7 +135,7 @@ Status batch_moments_commit(const BatchNormOptions& options, const BatchMoments&
     return {StatusCode::non_finite,
             std::string("[") + kOp + "] a channel's mean or variance is not finite; expected finite values"};
   }
-  update_running(running, statistics, moments.channels, moments.count);
+  update_running(running, statistics, moments.channels, moments.count, moments.count);
   return {};
 }
 

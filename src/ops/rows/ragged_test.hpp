@@ -23,6 +23,7 @@ inline const std::vector<cases::LengthCase>& row_lengths() {
     std::vector<cases::LengthCase> rows = cases::lengths();
     rows.push_back({{700, 0, 401, 13}, 64, 700, "two chunks of rows, of which one goes on in the next sample"});
     rows.push_back({{1, 0, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 0}, 33, 1, "samples of one row: a mask"});
+    rows.push_back({{9, 9, 9}, 33, 9, "no padding between samples unless there is more"});
     return rows;
   }();
   return table;
@@ -138,6 +139,23 @@ TYPED_TEST_P(RowLengths, TheAmountOfPaddingChangesNoBitOnAnyTargetOrThread) {
         }
       }
     }
+  }
+}
+
+/// So much of it that a cut of all rows would come out otherwise.
+TYPED_TEST_P(RowLengths, MuchPaddingChangesNoBitOfTheGradients) {
+  EQUINORM_ROW_TYPES;
+  const cases::LengthCase c{{700, 0, 401, 13}, 64, 700, ""};
+  const C dense = dense_call<C>(c, cases::values()[0], Activation::none);
+  std::optional<std::uint64_t> first;
+  for (const std::size_t more : {0U, 12'000U}) {
+    const Padding padding = padding_of(c, more);
+    C call = padded(dense, padding);
+    ASSERT_TRUE(call.forward({2}).ok());
+    ASSERT_TRUE(call.backward({2}).ok());
+    const std::uint64_t bits = testing_tools::hash_of(call.dgamma, call.dbeta);
+    if (!first) first = bits;
+    ASSERT_EQ(bits, *first) << more;
   }
 }
 
@@ -260,7 +278,7 @@ TYPED_TEST_P(RowLengths, BadOnesAreNamedAndNothingIsWritten) {
 }
 
 REGISTER_TYPED_TEST_SUITE_P(RowLengths, RowsAreThoseOfADenseCallAndGradientsWithinTheirBounds,
-                            TheAmountOfPaddingChangesNoBitOnAnyTargetOrThread,
+                            TheAmountOfPaddingChangesNoBitOnAnyTargetOrThread, MuchPaddingChangesNoBitOfTheGradients,
                             InPlaceAndInACallersWorkspaceGiveTheSameBits,
                             OfRowsThatLieApartGiveTheSameBitsAndLeaveTheGaps, OfNothingButPaddingGiveZeros,
                             BadOnesAreNamedAndNothingIsWritten);

@@ -6,12 +6,14 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <new>
 #include <thread>
 
 #include "core/philox.hpp"
+#include "core/workspace.hpp"
 #include "equinorm/status.hpp"
 #include "nn/optimizer.hpp"
 
@@ -25,36 +27,74 @@ bool of_a_library(const void* caller) {
   return std::strstr(info.dli_fname, "libdnnl") != nullptr || std::strstr(info.dli_fname, "libgomp") != nullptr;
 }
 
-void* allocate(std::size_t bytes, const void* caller) {
+/// nullptr where there is no memory. Whoever calls an operator calls this with its own caller.
+void* allocate(std::size_t bytes, const void* caller, std::size_t alignment = alignof(std::max_align_t)) {
   if (!of_a_library(caller)) ++allocations;
-  void* memory = std::malloc(bytes);
+  return std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+}
+
+void* or_throw(void* memory) {
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
 }
+
+/// Not inlined: GCC would take it for free() of what new gave.
+[[gnu::noinline]] void release(void* memory) {
+  std::free(memory);
+}
 }  // namespace
 
+// All forms: what operations take for themselves (core/workspace.hpp) is aligned, std::stable_sort's buffer is nothrow.
+#define EQUINORM_CALLER __builtin_return_address(0)
 void* operator new(std::size_t bytes) {
-  return allocate(bytes, __builtin_return_address(0));
+  return or_throw(allocate(bytes, EQUINORM_CALLER));
 }
 void* operator new[](std::size_t bytes) {
-  return allocate(bytes, __builtin_return_address(0));
+  return or_throw(allocate(bytes, EQUINORM_CALLER));
 }
-// std::stable_sort asks for its buffer this way, and gives it back to the delete below.
+void* operator new(std::size_t bytes, std::align_val_t alignment) {
+  return or_throw(allocate(bytes, EQUINORM_CALLER, static_cast<std::size_t>(alignment)));
+}
+void* operator new[](std::size_t bytes, std::align_val_t alignment) {
+  return or_throw(allocate(bytes, EQUINORM_CALLER, static_cast<std::size_t>(alignment)));
+}
 void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
-  ++allocations;
-  return std::malloc(bytes);
+  return allocate(bytes, EQUINORM_CALLER);
 }
+void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept {
+  return allocate(bytes, EQUINORM_CALLER);
+}
+void* operator new(std::size_t bytes, std::align_val_t alignment, const std::nothrow_t&) noexcept {
+  return allocate(bytes, EQUINORM_CALLER, static_cast<std::size_t>(alignment));
+}
+void* operator new[](std::size_t bytes, std::align_val_t alignment, const std::nothrow_t&) noexcept {
+  return allocate(bytes, EQUINORM_CALLER, static_cast<std::size_t>(alignment));
+}
+#undef EQUINORM_CALLER
+// What the other forms of delete come to by themselves.
 void operator delete(void* memory) noexcept {
-  std::free(memory);
+  release(memory);
 }
 void operator delete[](void* memory) noexcept {
-  std::free(memory);
+  release(memory);
 }
 void operator delete(void* memory, std::size_t) noexcept {
-  std::free(memory);
+  release(memory);
 }
 void operator delete[](void* memory, std::size_t) noexcept {
-  std::free(memory);
+  release(memory);
+}
+void operator delete(void* memory, std::align_val_t) noexcept {
+  release(memory);
+}
+void operator delete[](void* memory, std::align_val_t) noexcept {
+  release(memory);
+}
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
+  release(memory);
+}
+void operator delete[](void* memory, std::size_t, std::align_val_t) noexcept {
+  release(memory);
 }
 
 namespace equinorm::nn {
@@ -133,6 +173,8 @@ TEST_P(EveryNet, StepsAndInferenceAllocateNothing) {
   EXPECT_EQ(allocations - before, 0U);
   const auto proof = std::make_unique<int>(1);  // the counter counts
   EXPECT_EQ(allocations - before, 1U);
+  const equinorm::Memory scratch({}, 64);  // of an operation that is given none
+  EXPECT_EQ(allocations - before, 2U);
 }
 
 TEST_P(EveryNet, RepeatsBitForBit) {

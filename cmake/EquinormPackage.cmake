@@ -47,7 +47,7 @@ endif()
 
 if(EQUINORM_TESTS)
   add_test(NAME package.symbols COMMAND ${EQUINORM_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/check_symbols.py
-    $<TARGET_FILE:equinorm_shared> ${PROJECT_SOURCE_DIR}/include)
+    $<TARGET_FILE:equinorm_shared> $<TARGET_FILE:equinorm_static> ${PROJECT_SOURCE_DIR}/include)
   if(NOT EQUINORM_SANITIZE)  # else those who link it would have to be built so too
     add_test(NAME package.examples COMMAND ${EQUINORM_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/check_package.py
       ${PROJECT_BINARY_DIR} ${PROJECT_SOURCE_DIR} ${CMAKE_C_COMPILER} ${CMAKE_CXX_COMPILER})

@@ -1,10 +1,12 @@
-"""check_symbols.py LIBRARY INCLUDE_DIR: a shared libequinorm shows what its headers mark EQUINORM_API, all of it and nothing else."""
+"""check_symbols.py LIBRARY ARCHIVE INCLUDE_DIR: the shared libequinorm shows what its headers mark EQUINORM_API, all of
+it and nothing else; the static one holds no scalar reference.
+"""
 import pathlib
 import re
 import subprocess
 import sys
 
-library, include = sys.argv[1], pathlib.Path(sys.argv[2])
+library, archive, include = *sys.argv[1:3], pathlib.Path(sys.argv[3])
 
 functions, classes = set(), set()  # a class is inline: what it leaves in the library is up to the compiler
 for header in include.rglob("*.h*"):
@@ -12,10 +14,14 @@ for header in include.rglob("*.h*"):
     classes.update(re.findall(r"(?:class|struct)\s+EQUINORM_API\s+(\w+)", text))
     functions.update(re.findall(r"(?<!class )(?<!struct )EQUINORM_API\s[^;{]*?(\w+)\(", text))
 
+
+def defined(*arguments):
+    listing = subprocess.run(["nm", "--defined-only", "-C", *arguments], check=True, capture_output=True, text=True)
+    return re.findall(r"^[0-9a-f]+ \w (.+)", listing.stdout, re.MULTILINE)
+
+
 exported = {}
-listing = subprocess.run(["nm", "-D", "--defined-only", "-C", library], check=True, capture_output=True, text=True).stdout
-for line in listing.splitlines():
-    symbol = line.split(" ", 2)[2]
+for symbol in defined("-D", library):
     of_class = re.fullmatch(r"(?:typeinfo|typeinfo name|vtable) for equinorm::(\w+)", symbol)
     in_cpp = re.match(r"(?:[\w:]+ )*equinorm::(\w+)(?:\[abi:\w+\])?(?:<[^()]*>)?\(", symbol)
     found = of_class or in_cpp or re.fullmatch(r"(equinorm_\w+)", symbol)
@@ -27,5 +33,9 @@ for symbol in undeclared:
     print(f"{library} exports {symbol}, which no header marks EQUINORM_API")
 for name in missing:
     print(f"{library} does not export {name}, which a header marks EQUINORM_API")
+held = defined(archive)
+references = [symbol for symbol in held if "equinorm::reference::" in symbol]
+for symbol in references:
+    print(f"{archive} holds {symbol}, which is for tests")
 print(f"{len(exported)} symbols exported, {len(functions)} functions declared")
-sys.exit(bool(undeclared or missing or not exported))
+sys.exit(bool(undeclared or missing or references or not exported or not held))

@@ -1,5 +1,5 @@
-// The activations on single values, for careful paths (double) and references (long double); kernels have their own
-// (simd/activation-inl.hpp).
+// The activations on single values, for careful paths and tests; kernels have their own (simd/activation-inl.hpp), and
+// references too.
 #pragma once
 
 #include <cmath>

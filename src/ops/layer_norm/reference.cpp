@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "core/activation.hpp"
+#include "ops/rows/reference.hpp"
 
 namespace equinorm::reference {
 
@@ -27,8 +27,9 @@ LayerNorm layer_norm(const Values& x, std::size_t features, const Values& gamma,
       const long double scale = gamma.empty() ? 1 : gamma[i], shift = beta.empty() ? 0 : beta[i];
       x_hat[i] = (x[row + i] - mean) / root;
       const long double z = scale * x_hat[i] + shift;
-      result.y[row + i] = activate(activation, z);
-      const long double g = dy.empty() ? 0 : dy[row + i] * activation_slope(activation, z);
+      const auto [value, slope] = activated(activation, z);
+      result.y[row + i] = value;
+      const long double g = dy.empty() ? 0 : dy[row + i] * slope;
       result.dgamma[i] += g * x_hat[i];
       result.dbeta[i] += g;
       h[i] = g * scale;

@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "core/activation.hpp"
+#include "ops/rows/reference.hpp"
 
 namespace equinorm::reference {
 
@@ -24,8 +24,9 @@ RmsNorm rms_norm(const Values& x, std::size_t features, const Values& gamma, con
     for (std::size_t i = 0; i < features; ++i) {
       const long double scale = gamma.empty() ? 1 : gamma[i], shift = beta.empty() ? 0 : beta[i];
       const long double x_hat = x[row + i] / root, z = scale * x_hat + shift;
-      result.y[row + i] = activate(activation, z);
-      const long double g = dy.empty() ? 0 : dy[row + i] * activation_slope(activation, z);
+      const auto [value, slope] = activated(activation, z);
+      result.y[row + i] = value;
+      const long double g = dy.empty() ? 0 : dy[row + i] * slope;
       result.dgamma[i] += g * x_hat;
       result.dbeta[i] += g;
       h[i] = g * scale;

@@ -1,13 +1,15 @@
 #include "accuracy.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <limits>
+#include <type_traits>
 
+#include "core/elements.hpp"
 #include "core/philox.hpp"
 #include "memory.hpp"
-#include "ops/batch_norm/reference.hpp"
-#include "ops/group_norm/reference.hpp"
 #include "ops/layer_norm/reference.hpp"
 #include "ops/rms_norm/reference.hpp"
 #include "ours.hpp"
@@ -16,23 +18,53 @@
 namespace equinorm::bench {
 namespace {
 
+/// What a type can hold.
+struct Format {
+  int precision;  ///< binary digits behind the first
+  int lowest;     ///< the exponent of the smallest number
+  double normal, largest;
+  double wide;  ///< a large σ whose square the statistics, which are doubles, can hold
+};
+
+constexpr Format format_of(Type type) {
+  switch (type) {
+    case Type::f32:
+      return {23, -149, 0x1p-126, 0x1.FFFFFEp127, 1e36};
+    case Type::bf16:
+      return {7, -133, 0x1p-126, 0x1.FEp127, 1e36};
+    case Type::f16:
+      return {10, -24, 0x1p-14, 65504, 1e3};
+    case Type::f64:
+      break;
+  }
+  return {52, -1074, 0x1p-1022, std::numeric_limits<double>::max(), 1e150};
+}
+
+/// That of γ and β, and of what is computed.
+constexpr Type parameter_type(Type type) {
+  return type == Type::f64 ? type : Type::f32;
+}
+
+enum class Kind { normal, denormal, huge, outlier, single };
 struct InputRow {
   const char* name;
   double mean, deviation;
-  double outlier = 0;  ///< replaces one element
+  Kind kind = Kind::normal;
 };
 
 // Each row says what it is there to break.
 constexpr InputRow kInputs[] = {
-    {"mean 0", 0, 1},           // what training sees
-    {"mean 1e3 σ", 1e3, 1},     // E[x²] − E[x]² in float
-    {"mean 1e4 σ", 1e4, 1},     // x·α + (β − mean·α) in float
-    {"mean 1e5 σ", 1e5, 1},     // both
-    {"mean 1e6 σ", 1e6, 1},     // a mean kept in one float
-    {"constant", 3.7, 0},       // σ = 0: only ε is under the root
-    {"denormal", 0, 1e-39},     // flushes to zero
-    {"σ = 1e36", 0, 1e36},      // x² overflows
-    {"outlier 1e8", 0, 1, 1e8}  // one value owns the variance
+    {"mean 0", 0, 1},                      // what training sees
+    {"mean 30 σ", 30, 1},                  // sums in bf16
+    {"mean 1e3 σ", 1e3, 1},                // E[x²] − E[x]² in float
+    {"mean 1e4 σ", 1e4, 1},                // x·α + (β − mean·α) in float
+    {"mean 1e5 σ", 1e5, 1},                // both
+    {"mean 1e6 σ", 1e6, 1},                // a mean kept in one float
+    {"constant", 3.7, 0},                  // σ = 0: only ε is under the root
+    {"denormal σ", 0, 1, Kind::denormal},  // flushes to zero
+    {"huge σ", 0, 1, Kind::huge},          // x² overflows
+    {"outlier 1e8", 0, 1, Kind::outlier},  // one value owns the variance
+    {"one element", 0, 1, Kind::single}    // a variance of nothing
 };
 
 struct OpRow {
@@ -51,142 +83,249 @@ constexpr OpRow kOpRows[] = {{16, 32, 20, 20, Op::batch_norm, Layout::channels_l
                              {16, 32, 20, 20, Op::instance_norm, Layout::channels_first}};
 constexpr std::size_t kGroups = 8;
 
+/// The problem of an input: statistics of one element have one channel, row or group each.
+Problem problem_of(const OpRow& row, Type type, bool single) {
+  Problem p;
+  p.op = row.op;
+  p.n = row.n, p.c = row.c, p.h = row.h, p.w = row.w;
+  p.layout = row.layout;
+  p.type = type;
+  p.groups = kGroups;
+  if (!single) return p;
+  p.h = p.w = 1;
+  p.groups = p.c;
+  if (p.op == Op::batch_norm) p.n = 1;
+  if (p.by_rows()) p.c = 1;
+  return p;
+}
+
 enum Stream : std::uint64_t { kX = 1, kDy, kGamma, kBeta };
 
-std::vector<float> normal(std::size_t count, Stream stream, double mean, double deviation) {
+/// Normal values, rounded to the type.
+std::vector<double> normal(std::size_t count, Stream stream, double mean, double deviation, Type type) {
   const Philox random(1, stream);
-  std::vector<float> values(count);
-  for (std::size_t i = 0; i < count; ++i) values[i] = static_cast<float>(mean + deviation * random.normal(i));
+  std::vector<double> values(count);
+  with_type(type, [&]<class T>(T) {
+    for (std::size_t i = 0; i < count; ++i) values[i] = to_double(to_element<T>(mean + deviation * random.normal(i)));
+  });
   return values;
 }
 
-template <class To, class From>
-std::vector<To> as(const std::vector<From>& values) {
-  std::vector<To> result(values.size());
-  std::ranges::transform(values, result.begin(), [](From value) { return static_cast<To>(value); });
-  return result;
+/// The channel of element i, and what shares statistics with it.
+std::size_t channel_of(const Problem& p, std::size_t i) {
+  return p.by_rows() || p.layout == Layout::channels_last ? i % p.c : i / (p.h * p.w) % p.c;
 }
-
-/// What shares statistics with element i.
 std::size_t unit_of(const Problem& p, std::size_t i) {
   if (p.by_rows()) return i / p.c;
-  const bool last = p.layout == Layout::channels_last;
-  const std::size_t plane = p.h * p.w;
-  const std::size_t channel = last ? i % p.c : i / plane % p.c;
-  const std::size_t sample = i / (p.c * plane);
+  const std::size_t channel = channel_of(p, i), sample = i / (p.c * p.h * p.w);
   if (p.op == Op::batch_norm) return channel;
   if (p.op == Op::instance_norm) return sample * p.c + channel;
   return sample * p.groups + channel * p.groups / p.c;
 }
 
 /// Runs a step of whoever `make(problem, tensors, memory)` binds; nothing if it has none.
-template <class Make>
-std::optional<StepResults<float>> run(const AccuracyCase& input, const Make& make) {
+template <class T, class Make>
+std::optional<StepResults<double>> run(const AccuracyCase& input, const Make& make) {
+  using P = Parameter<T>;
   Memory memory;
-  const auto filled = [&](const std::vector<float>& values) {
-    auto* copy = memory.take<float>(values.size());
-    std::ranges::copy(values, copy);
+  const auto filled = [&]<class E>(E, const std::vector<double>& values) {
+    E* copy = memory.take<E>(values.size());
+    std::ranges::transform(values, copy, [](double value) { return to_element<E>(value); });
     return copy;
   };
+  const auto widened = [](const auto* values, std::size_t count) {
+    std::vector<double> result(count);
+    std::transform(values, values + count, result.begin(), [](auto value) { return to_double(value); });
+    return result;
+  };
   const Problem& p = input.problem;
-  Tensors<float> t;
-  t.x = filled(input.x);
-  t.dy = filled(input.dy);
-  t.gamma = filled(input.gamma);
-  t.beta = filled(input.beta);
-  t.y = memory.take<float>(p.elements());
-  t.dx = memory.take<float>(p.elements());
-  t.dgamma = memory.take<float>(p.c);
-  t.dbeta = memory.take<float>(p.c);
-  t.mean = memory.take<float>(p.statistics());
-  t.variance = memory.take<float>(p.statistics());
+  Tensors<T> t;
+  t.x = filled(T{}, input.x);
+  t.dy = filled(T{}, input.dy);
+  t.gamma = filled(P{}, input.gamma);
+  t.beta = filled(P{}, input.beta);
+  t.y = memory.take<T>(p.elements());
+  t.dx = memory.take<T>(p.elements());
+  t.dgamma = memory.take<P>(p.c);
+  t.dbeta = memory.take<P>(p.c);
+  t.mean = memory.take<P>(p.statistics());
+  t.variance = memory.take<P>(p.statistics());
   const std::optional<Passes> passes = make(p, t, memory);
   if (!passes) return {};
   passes->train();
   passes->backward();
-  return StepResults<float>{std::vector(t.y, t.y + p.elements()), std::vector(t.dx, t.dx + p.elements()),
-                            std::vector(t.dgamma, t.dgamma + p.c), std::vector(t.dbeta, t.dbeta + p.c)};
+  return StepResults<double>{widened(t.y, p.elements()), widened(t.dx, p.elements()), widened(t.dgamma, p.c),
+                             widened(t.dbeta, p.c)};
 }
+
+/// Of what each result may be off, roundings of its parts: src/ops/batch_norm/README.md, of all that have channels, and
+/// src/ops/layer_norm/README.md, of rows.
+struct Roundings {
+  long double y, beta, dx, dgamma, dbeta;
+  long double mean;  ///< of doubles, how often that of the mean itself counts
+};
+constexpr Roundings kOfChannels = {6, 3, 8, 9, 7, 4}, kOfRows = {8, 2, 12, 16, 7, 1};
 
 }  // namespace
 
-std::vector<AccuracyCase> accuracy_cases() {
+std::vector<AccuracyCase> accuracy_cases(Type type, bool quick) {
+  const Format format = format_of(type);
   std::vector<AccuracyCase> cases;
   for (const OpRow& row : kOpRows) {
     for (const InputRow& input : kInputs) {
-      Problem p;
-      p.op = row.op;
-      p.n = row.n, p.c = row.c, p.h = row.h, p.w = row.w;
-      p.layout = row.layout;
-      p.groups = kGroups;
+      const double outlier = input.kind == Kind::outlier ? 1e8 : 0;
+      if (input.mean + 8 * input.deviation > format.largest || outlier > format.largest) continue;
+      const double deviation = input.kind == Kind::denormal ? format.normal / 10
+                               : input.kind == Kind::huge   ? format.wide
+                                                            : input.deviation;
+      Problem p = problem_of(row, type, input.kind == Kind::single);
+      if (quick && p.n > 4) p.n /= 4;
       AccuracyCase c{p,
                      input.name,
-                     normal(p.elements(), kX, input.mean, input.deviation),
-                     normal(p.elements(), kDy, 0, 1),
-                     normal(p.c, kGamma, 1, 0.5),
-                     normal(p.c, kBeta, 0, 1)};
-      if (input.outlier != 0) c.x[c.x.size() / 2] = static_cast<float>(input.outlier);
+                     normal(p.elements(), kX, input.mean, deviation, type),
+                     normal(p.elements(), kDy, 0, 1, type),
+                     normal(p.c, kGamma, 1, 0.5, type),
+                     normal(p.c, kBeta, 0, 1, type)};
+      if (outlier != 0) {
+        with_type(type, [&]<class T>(T) { c.x[c.x.size() / 2] = to_double(to_element<T>(outlier)); });
+      }
       cases.push_back(std::move(c));
     }
   }
   return cases;
 }
 
-StepResults<float> run_ours(const AccuracyCase& input) {
-  return *run(input, [](const Problem& p, const Tensors<float>& t, Memory& memory) {
-    return std::optional(ours(p, t, memory));
+StepResults<double> run_ours(const AccuracyCase& input) {
+  return with_type(input.problem.type, [&]<class T>(T) {
+    return *run<T>(
+        input, [](const Problem& p, const Tensors<T>& t, Memory& memory) { return std::optional(ours(p, t, memory)); });
   });
 }
 
-std::optional<StepResults<float>> run_onednn(const AccuracyCase& input) {
-  return run(input, [](const Problem& p, const Tensors<float>& t, Memory&) { return onednn(p, t); });
+std::optional<StepResults<double>> run_onednn(const AccuracyCase& input) {
+  return with_type(input.problem.type, [&]<class T>(T) {
+    return run<T>(input, [](const Problem& p, const Tensors<T>& t, Memory&) { return onednn(p, t); });
+  });
 }
 
-StepResults<double> run_reference(const AccuracyCase& input) {
+// Every norm is layer norm, or RMS norm, of what shares statistics, with each element's own γ and β. Without its first
+// value, which changes nothing, x has a small mean: long double is then good enough to judge doubles too.
+Expected run_reference(const AccuracyCase& input) {
+  using reference::Values;
   const Problem& p = input.problem;
-  const auto x = as<double>(input.x), dy = as<double>(input.dy);
-  const auto gamma = as<double>(input.gamma), beta = as<double>(input.beta);
-  if (p.op == Op::batch_norm) {
-    auto forward = reference::batch_norm_forward(x, p.shape(), p.layout, gamma, beta, {}, false, kEpsilon);
-    auto backward = reference::batch_norm_backward(x, dy, p.shape(), p.layout, gamma, {}, kEpsilon);
-    return {std::move(forward.y), std::move(backward.dx), std::move(backward.dgamma), std::move(backward.dbeta)};
+  const bool doubles = p.type == Type::f64, centred = p.op != Op::rms_norm;
+  const Roundings& roundings = p.by_rows() ? kOfRows : kOfChannels;
+  const Format format = format_of(p.type), computing = format_of(parameter_type(p.type));
+  const long double u = std::ldexp(0.5L, -computing.precision), t = std::ldexp(0.5L, -format.precision);
+  const long double tiny = std::ldexp(1.0L, format.lowest), tiny_parameter = std::ldexp(1.0L, computing.lowest);
+
+  std::vector<std::vector<std::size_t>> units(p.statistics());
+  for (std::size_t i = 0; i < input.x.size(); ++i) units[unit_of(p, i)].push_back(i);
+  Expected result;
+  for (auto* of : {&result.values, &result.bounds}) {
+    for (std::size_t k = 0; k < 4; ++k) (*of)[k].resize(k < 2 ? p.elements() : p.c);
   }
-  if (p.by_rows()) {
-    const auto step = [&](const auto& reference) {
-      const auto r = reference(as<long double>(input.x), p.c, as<long double>(input.gamma), as<long double>(input.beta),
-                               Activation::none, kEpsilon, as<long double>(input.dy), reference::Values{});
-      return StepResults<double>{as<double>(r.y), as<double>(r.dx), as<double>(r.dgamma), as<double>(r.dbeta)};
+  auto& [y, dx, dgamma, dbeta] = result.values;
+  auto& [y_bound, dx_bound, dgamma_bound, dbeta_bound] = result.bounds;
+  for (const auto& unit : units) {
+    const auto m = static_cast<long double>(unit.size());
+    const long double first = centred ? input.x[unit[0]] : 0;
+    Values x, dy, gamma, beta;
+    for (const std::size_t i : unit) {
+      x.push_back(input.x[i] - first);
+      dy.push_back(input.dy[i]);
+      gamma.push_back(input.gamma[channel_of(p, i)]);
+      beta.push_back(input.beta[channel_of(p, i)]);
+    }
+    long double mean = 0, square = 0;
+    const auto take = [&](const auto& step) {
+      for (std::size_t j = 0; j < unit.size(); ++j) {
+        y[unit[j]] = step.y[j];
+        dx[unit[j]] = step.dx[j];
+        dgamma[channel_of(p, unit[j])] += step.dgamma[j];
+        dbeta[channel_of(p, unit[j])] += step.dbeta[j];
+      }
     };
-    return p.op == Op::layer_norm ? step(reference::layer_norm) : step(reference::rms_norm);
+    if (centred) {
+      const auto step = reference::layer_norm(x, x.size(), gamma, beta, Activation::none, kEpsilon, dy);
+      mean = step.mean[0], square = step.variance[0];
+      take(step);
+    } else {
+      const auto step = reference::rms_norm(x, x.size(), gamma, beta, Activation::none, kEpsilon, dy);
+      square = step.mean_square[0];
+      take(step);
+    }
+
+    // Of doubles every term of a sum is rounded, and of a row every 32nd of its lanes; of floats only eight are added
+    // as such, which averages out. The mean is kept in a double: rounded, beside doubles.
+    const auto with_sums = [&](long double count, long double terms) {
+      return !doubles ? count : p.by_rows() ? count + 4 * (terms / 32 + 8) : count * (terms + 1);
+    };
+    const long double inverse = 1 / std::sqrt(square + kEpsilon);
+    const long double of_mean = doubles && centred ? roundings.mean * std::abs(mean + first) * inverse : 0;
+    const auto reach = [&](std::size_t j) { return std::abs(x[j] - mean) * inverse + 1 + of_mean; };
+    long double sum = 0, dot = 0;
+    for (std::size_t j = 0; j < unit.size(); ++j) {
+      sum += std::abs(gamma[j] * dy[j]) / m;
+      dot += std::abs(gamma[j] * dy[j]) * reach(j) / m;
+    }
+    for (std::size_t j = 0; j < unit.size(); ++j) {
+      const std::size_t i = unit[j], c = channel_of(p, i);
+      y_bound[i] = u * (with_sums(roundings.y, m) * std::abs(gamma[j]) * reach(j) +
+                        (p.by_rows() ? roundings.beta : with_sums(roundings.beta, m)) * std::abs(beta[j])) +
+                   t * std::abs(y[i]) + tiny;
+      const long double parts = std::abs(gamma[j] * dy[j]) + sum + reach(j) * dot;
+      dx_bound[i] = u * inverse * with_sums(roundings.dx, m) * parts + t * std::abs(dx[i]) + tiny;
+      const auto terms = static_cast<long double>(p.elements() / p.c);
+      dgamma_bound[c] += u * with_sums(roundings.dgamma, terms) * std::abs(dy[j]) * reach(j);
+      dbeta_bound[c] += u * with_sums(roundings.dbeta, terms) * std::abs(dy[j]);
+    }
   }
-  const std::size_t groups = p.op == Op::instance_norm ? p.c : p.groups;
-  auto forward = reference::group_norm_forward(x, p.shape(), p.layout, groups, gamma, beta, {}, kEpsilon);
-  auto backward = reference::group_norm_backward(x, dy, p.shape(), p.layout, groups, gamma, kEpsilon);
-  return {std::move(forward.z), std::move(backward.dx), std::move(backward.dgamma), std::move(backward.dbeta)};
+  for (std::size_t c = 0; c < p.c; ++c) {
+    dgamma_bound[c] += u * std::abs(dgamma[c]) + tiny_parameter;
+    dbeta_bound[c] += u * std::abs(dbeta[c]) + tiny_parameter;
+  }
+  return result;
 }
 
-std::array<MaxError, 4> errors(const AccuracyCase& input, const StepResults<float>& found,
-                               const StepResults<double>& expected) {
+std::array<MaxError, 4> errors(const AccuracyCase& input, const StepResults<double>& found, const Expected& expected) {
   std::array<MaxError, 4> all{};
   for (std::size_t k = 0; k < all.size(); ++k) {
     const bool tensor = k < 2;
+    const Format format = format_of(tensor ? input.problem.type : parameter_type(input.problem.type));
+    const auto& values = expected.values[k];
     const auto unit = [&](std::size_t i) { return tensor ? unit_of(input.problem, i) : 0; };
-    std::vector<double> scales(tensor ? input.problem.statistics() : 1);
-    for (std::size_t i = 0; i < expected[k].size(); ++i) {
-      scales[unit(i)] = std::max(scales[unit(i)], std::abs(expected[k][i]));
-    }
-    for (std::size_t i = 0; i < expected[k].size(); ++i) {
-      double error = std::abs(static_cast<double>(found[k][i]) - expected[k][i]);
-      if (std::isnan(error)) error = std::numeric_limits<double>::infinity();
+    std::vector<long double> scales(tensor ? input.problem.statistics() : 1);
+    for (std::size_t i = 0; i < values.size(); ++i) scales[unit(i)] = std::max(scales[unit(i)], std::abs(values[i]));
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      long double error = std::abs(found[k][i] - values[i]);
+      if (std::isnan(error)) error = std::numeric_limits<long double>::infinity();
       if (error == 0) continue;
-      constexpr int kPrecision = std::numeric_limits<float>::digits - 1, kLowest = -149;
-      const double scale = scales[unit(i)];
-      const double ulp = scale > 0 ? std::ldexp(1.0, std::max(std::ilogb(scale) - kPrecision, kLowest)) : 0;
-      all[k].absolute = std::max(all[k].absolute, error);
-      all[k].ulp = std::max(all[k].ulp, error / ulp);
+      const long double scale = scales[unit(i)];
+      const long double ulp =
+          scale > 0 ? std::ldexp(1.0L, std::max(std::ilogb(scale) - format.precision, format.lowest)) : 0;
+      all[k].absolute = std::max(all[k].absolute, static_cast<double>(error));
+      all[k].ulp = std::max(all[k].ulp, static_cast<double>(error / ulp));
+      all[k].of_bound = std::max(all[k].of_bound, static_cast<double>(error / expected.bounds[k][i]));
     }
   }
   return all;
+}
+
+std::size_t changed_beyond(const AccuracyCase& input, double poison) {
+  AccuracyCase poisoned = input;
+  const std::size_t at = input.x.size() / 2;
+  poisoned.x[at] = poison;
+  const auto clean = run_ours(input), found = run_ours(poisoned);
+  std::size_t changed = 0;
+  for (std::size_t k = 0; k < 2; ++k) {
+    for (std::size_t i = 0; i < clean[k].size(); ++i) {
+      if (unit_of(input.problem, i) == unit_of(input.problem, at)) continue;
+      const auto bits = [i](const std::vector<double>& values) { return std::bit_cast<std::uint64_t>(values[i]); };
+      changed += bits(clean[k]) != bits(found[k]) ? 1U : 0U;
+    }
+  }
+  return changed;
 }
 
 }  // namespace equinorm::bench

@@ -39,7 +39,9 @@ struct Call {
 
 template <class T>
 Passes batch_norm(Call<T> c) {
-  const auto options = c.template options<BatchNormOptions>();
+  auto options = c.template options<BatchNormOptions>();
+  options.non_finite = NonFinitePolicy::skip;  // for the table of errors, which asks for these too
+  options.single_value = SingleValuePolicy::allow;
   c.take_workspace(batch_norm_workspace_bytes<T>(c.problem.shape(), c.problem.layout));
   return {[=] {
             throw_if_error(batch_norm_forward(options, c.in(c.t.x), c.affine(), c.in(c.t.residual), c.view(c.t.y),

@@ -21,8 +21,9 @@ std::uint64_t hash_of(const std::vector<V>&... vectors) {
   return hash;
 }
 
-/// All that the running test has seen, as two properties of it in GoogleTest's XML, which cmake/same_bits compares between
-/// compilers and processors. That of the inputs tells a kernel that differs from a log or cos of libm that does.
+/// All that the running test has seen, as two properties of it in GoogleTest's XML, which cmake/same_bits compares
+/// between compilers and processors. That of the inputs tells a kernel that differs from a log or cos of libm that
+/// does.
 class SeenBits {
  public:
   /// Adds one call, by the hashes of its inputs and of its outputs; gives back the latter.

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <type_traits>
+#include <utility>
 
 #include "core/elements.hpp"
 #include "core/philox.hpp"
@@ -166,6 +166,30 @@ struct Roundings {
 };
 constexpr Roundings kOfChannels = {6, 3, 8, 9, 7, 4}, kOfRows = {8, 2, 12, 16, 7, 1};
 
+/// What shares statistics, and its step. Every norm is layer norm, or RMS norm, of that, with each element's own γ and
+/// β.
+struct Unit {
+  reference::Values x, dy, gamma, beta;  ///< of layer norm x less its first value: a small mean loses no digits
+  reference::Values y, dx, dgamma, dbeta;
+  long double mean = 0, square = 0;  ///< of this x; variance, or mean square
+
+  void step(bool centred) {
+    const auto take = [this](auto&& reference) {
+      y = std::move(reference.y), dx = std::move(reference.dx);
+      dgamma = std::move(reference.dgamma), dbeta = std::move(reference.dbeta);
+    };
+    if (centred) {
+      auto reference = reference::layer_norm(x, x.size(), gamma, beta, Activation::none, kEpsilon, dy);
+      mean = reference.mean[0], square = reference.variance[0];
+      take(std::move(reference));
+    } else {
+      auto reference = reference::rms_norm(x, x.size(), gamma, beta, Activation::none, kEpsilon, dy);
+      square = reference.mean_square[0];
+      take(std::move(reference));
+    }
+  }
+};
+
 }  // namespace
 
 std::vector<AccuracyCase> accuracy_cases(Type type, bool quick) {
@@ -208,77 +232,67 @@ std::optional<StepResults<double>> run_onednn(const AccuracyCase& input) {
   });
 }
 
-// Every norm is layer norm, or RMS norm, of what shares statistics, with each element's own γ and β. Without its first
-// value, which changes nothing, x has a small mean: long double is then good enough to judge doubles too.
 Expected run_reference(const AccuracyCase& input) {
-  using reference::Values;
   const Problem& p = input.problem;
   const bool doubles = p.type == Type::f64, centred = p.op != Op::rms_norm;
   const Roundings& roundings = p.by_rows() ? kOfRows : kOfChannels;
   const Format format = format_of(p.type), computing = format_of(parameter_type(p.type));
   const long double u = std::ldexp(0.5L, -computing.precision), t = std::ldexp(0.5L, -format.precision);
   const long double tiny = std::ldexp(1.0L, format.lowest), tiny_parameter = std::ldexp(1.0L, computing.lowest);
+  // Of doubles every term of a sum is rounded, and of a row every 32nd, in its lanes; of floats only eight are added as
+  // such, which averages out.
+  const auto with_sums = [&](long double count, std::size_t values) {
+    const auto terms = static_cast<long double>(values);
+    return !doubles ? count : p.by_rows() ? count + 4 * (terms / 32 + 8) : count * (terms + 1);
+  };
 
-  std::vector<std::vector<std::size_t>> units(p.statistics());
-  for (std::size_t i = 0; i < input.x.size(); ++i) units[unit_of(p, i)].push_back(i);
+  std::vector<std::vector<std::size_t>> places(p.statistics());
+  for (std::size_t i = 0; i < input.x.size(); ++i) places[unit_of(p, i)].push_back(i);
   Expected result;
   for (auto* of : {&result.values, &result.bounds}) {
     for (std::size_t k = 0; k < 4; ++k) (*of)[k].resize(k < 2 ? p.elements() : p.c);
   }
   auto& [y, dx, dgamma, dbeta] = result.values;
   auto& [y_bound, dx_bound, dgamma_bound, dbeta_bound] = result.bounds;
-  for (const auto& unit : units) {
-    const auto m = static_cast<long double>(unit.size());
-    const long double first = centred ? input.x[unit[0]] : 0;
-    Values x, dy, gamma, beta;
-    for (const std::size_t i : unit) {
-      x.push_back(input.x[i] - first);
-      dy.push_back(input.dy[i]);
-      gamma.push_back(input.gamma[channel_of(p, i)]);
-      beta.push_back(input.beta[channel_of(p, i)]);
+  for (const auto& place : places) {
+    const std::size_t m = place.size();
+    const long double first = centred ? input.x[place[0]] : 0;
+    Unit unit;
+    for (const std::size_t i : place) {
+      unit.x.push_back(input.x[i] - first);
+      unit.dy.push_back(input.dy[i]);
+      unit.gamma.push_back(input.gamma[channel_of(p, i)]);
+      unit.beta.push_back(input.beta[channel_of(p, i)]);
     }
-    long double mean = 0, square = 0;
-    const auto take = [&](const auto& step) {
-      for (std::size_t j = 0; j < unit.size(); ++j) {
-        y[unit[j]] = step.y[j];
-        dx[unit[j]] = step.dx[j];
-        dgamma[channel_of(p, unit[j])] += step.dgamma[j];
-        dbeta[channel_of(p, unit[j])] += step.dbeta[j];
-      }
-    };
-    if (centred) {
-      const auto step = reference::layer_norm(x, x.size(), gamma, beta, Activation::none, kEpsilon, dy);
-      mean = step.mean[0], square = step.variance[0];
-      take(step);
-    } else {
-      const auto step = reference::rms_norm(x, x.size(), gamma, beta, Activation::none, kEpsilon, dy);
-      square = step.mean_square[0];
-      take(step);
-    }
+    unit.step(centred);
 
-    // Of doubles every term of a sum is rounded, and of a row every 32nd of its lanes; of floats only eight are added
-    // as such, which averages out. The mean is kept in a double: rounded, beside doubles.
-    const auto with_sums = [&](long double count, long double terms) {
-      return !doubles ? count : p.by_rows() ? count + 4 * (terms / 32 + 8) : count * (terms + 1);
-    };
-    const long double inverse = 1 / std::sqrt(square + kEpsilon);
-    const long double of_mean = doubles && centred ? roundings.mean * std::abs(mean + first) * inverse : 0;
-    const auto reach = [&](std::size_t j) { return std::abs(x[j] - mean) * inverse + 1 + of_mean; };
+    const long double inverse = 1 / std::sqrt(unit.square + kEpsilon);
+    // The mean is kept in a double: rounded, beside doubles.
+    const long double of_mean = doubles && centred ? roundings.mean * std::abs(unit.mean + first) * inverse : 0;
+    reference::Values reach, h;
     long double sum = 0, dot = 0;
-    for (std::size_t j = 0; j < unit.size(); ++j) {
-      sum += std::abs(gamma[j] * dy[j]) / m;
-      dot += std::abs(gamma[j] * dy[j]) * reach(j) / m;
+    for (std::size_t j = 0; j < m; ++j) {
+      reach.push_back(std::abs(unit.x[j] - unit.mean) * inverse + 1 + of_mean);
+      h.push_back(std::abs(unit.gamma[j] * unit.dy[j]));
+      sum += h[j] / static_cast<long double>(m);
+      dot += h[j] * reach[j] / static_cast<long double>(m);
     }
-    for (std::size_t j = 0; j < unit.size(); ++j) {
-      const std::size_t i = unit[j], c = channel_of(p, i);
-      y_bound[i] = u * (with_sums(roundings.y, m) * std::abs(gamma[j]) * reach(j) +
-                        (p.by_rows() ? roundings.beta : with_sums(roundings.beta, m)) * std::abs(beta[j])) +
-                   t * std::abs(y[i]) + tiny;
-      const long double parts = std::abs(gamma[j] * dy[j]) + sum + reach(j) * dot;
-      dx_bound[i] = u * inverse * with_sums(roundings.dx, m) * parts + t * std::abs(dx[i]) + tiny;
-      const auto terms = static_cast<long double>(p.elements() / p.c);
-      dgamma_bound[c] += u * with_sums(roundings.dgamma, terms) * std::abs(dy[j]) * reach(j);
-      dbeta_bound[c] += u * with_sums(roundings.dbeta, terms) * std::abs(dy[j]);
+    for (std::size_t j = 0; j < m; ++j) {
+      const std::size_t i = place[j], c = channel_of(p, i);
+      y[i] = unit.y[j];
+      dx[i] = unit.dx[j];
+      dgamma[c] += unit.dgamma[j];
+      dbeta[c] += unit.dbeta[j];
+
+      const long double of_beta = p.by_rows() ? roundings.beta : with_sums(roundings.beta, m);
+      y_bound[i] =
+          u * (with_sums(roundings.y, m) * std::abs(unit.gamma[j]) * reach[j] + of_beta * std::abs(unit.beta[j])) +
+          t * std::abs(y[i]) + tiny;
+      dx_bound[i] =
+          u * inverse * with_sums(roundings.dx, m) * (h[j] + sum + reach[j] * dot) + t * std::abs(dx[i]) + tiny;
+      const std::size_t of_channel = p.n * p.h * p.w;
+      dgamma_bound[c] += u * with_sums(roundings.dgamma, of_channel) * std::abs(unit.dy[j]) * reach[j];
+      dbeta_bound[c] += u * with_sums(roundings.dbeta, of_channel) * std::abs(unit.dy[j]);
     }
   }
   for (std::size_t c = 0; c < p.c; ++c) {

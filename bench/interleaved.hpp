@@ -4,8 +4,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
+#include <cstddef>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace equinorm::bench {
@@ -19,7 +22,25 @@ struct Timing {
   std::string name;
   double median_ms = 0;
   double best_ms = 0;
-  double spread = 0;  ///< (third quartile − first) / median
+  double spread = 0;           ///< (third quartile − first) / median
+  std::vector<double> rounds;  ///< milliseconds, round by round
+};
+
+/// The 95 % interval of the median of a's times over b's of the same round: its ranks are n/2 ± 0.98·√n, whatever the
+/// distribution (a binomial's two standard deviations).
+struct RatioInterval {
+  RatioInterval(const Timing& a, const Timing& b) {
+    std::vector<double> ratios(std::min(a.rounds.size(), b.rounds.size()));
+    for (std::size_t i = 0; i < ratios.size(); ++i) ratios[i] = a.rounds[i] / b.rounds[i];
+    if (ratios.empty()) return;
+    std::sort(ratios.begin(), ratios.end());
+    const auto n = static_cast<double>(ratios.size()), reach = 0.98 * std::sqrt(n);
+    const auto rank = [&](double r) { return static_cast<std::size_t>(std::clamp(r, 0.0, n - 1)); };
+    low = ratios[rank(std::floor((n - 1) / 2 - reach))];
+    high = ratios[rank(std::ceil((n - 1) / 2 + reach))];
+  }
+
+  double low = 0, high = 0;
 };
 
 /// Runs every contender once to warm up, then in rounds until `seconds` are spent (at least 5 rounds).
@@ -45,9 +66,11 @@ inline std::vector<Timing> interleaved(const std::vector<Contender>& contenders,
   }
   std::vector<Timing> timings;
   for (std::size_t i = 0; i < contenders.size(); ++i) {
-    std::sort(samples[i].begin(), samples[i].end());
-    const auto quantile = [&](std::size_t quarters) { return samples[i][(samples[i].size() - 1) * quarters / 4]; };
-    timings.push_back({contenders[i].name, quantile(2), samples[i].front(), (quantile(3) - quantile(1)) / quantile(2)});
+    std::vector<double> sorted = samples[i];
+    std::sort(sorted.begin(), sorted.end());
+    const auto quantile = [&](std::size_t quarters) { return sorted[(sorted.size() - 1) * quarters / 4]; };
+    timings.push_back({contenders[i].name, quantile(2), sorted.front(), (quantile(3) - quantile(1)) / quantile(2),
+                       std::move(samples[i])});
   }
   return timings;
 }

@@ -1,5 +1,6 @@
-// Timing of several ways to do one thing, interleaved A B C A B C …, so that whatever else the machine does falls on
-// all of them alike. Figures are medians; the spread is the distance of the quartiles relative to the median.
+// Timing of several ways to do one thing, interleaved A B C C B A A B C …, so that whatever else the machine does falls
+// on all of them alike, and what each leaves in the caches for the next. Figures are medians; the spread is the
+// distance of the quartiles relative to the median.
 #pragma once
 
 #include <algorithm>
@@ -58,7 +59,9 @@ inline std::vector<Timing> interleaved(const std::vector<Contender>& contenders,
   std::vector<std::vector<double>> samples(contenders.size());
   const auto begin = Clock::now();
   while (samples[0].size() < 5 || milliseconds(Clock::now() - begin) < seconds * 1e3) {
-    for (std::size_t i = 0; i < contenders.size(); ++i) {
+    const bool forward = samples[0].size() % 2 == 0;
+    for (std::size_t k = 0; k < contenders.size(); ++k) {
+      const std::size_t i = forward ? k : contenders.size() - 1 - k;
       const auto start = Clock::now();
       for (int repeat = 0; repeat < repeats[i]; ++repeat) contenders[i].run();
       samples[i].push_back(milliseconds(Clock::now() - start) / repeats[i]);

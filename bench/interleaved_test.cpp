@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -31,6 +32,15 @@ TEST(RatioInterval, IsAllThereIsOfAFewRounds) {
   const RatioInterval interval(timing({2, 6, 4}), timing({1, 2, 4}));
   EXPECT_EQ(interval.low, 1);
   EXPECT_EQ(interval.high, 3);
+}
+
+TEST(Interleaved, TurnsRoundEveryOtherRound) {
+  std::string order;
+  interleaved({{"a", [&] { order += order.ends_with('a') ? "" : "a"; }},
+               {"b", [&] { order += order.ends_with('b') ? "" : "b"; }},
+               {"c", [&] { order += order.ends_with('c') ? "" : "c"; }}},
+              0);
+  EXPECT_EQ(order, "abcabcbabcbabc");  // a warm-up, then five rounds: abc cba abc cba abc
 }
 
 TEST(Interleaved, KeepsEveryRoundInOrder) {

@@ -136,7 +136,8 @@ class PairSums {
   template <class Value>
   HWY_INLINE void Add(std::size_t begin, std::size_t end, const Value& value) {
     Pairs<D, kVectors> pairs;
-    for (std::size_t i = begin; i < end; ++i) {
+    for (std::size_t v = 0; v < kVectors; ++v) pairs.of[v] = value(begin, v);
+    for (std::size_t i = begin + 1; i < end; ++i) {
       for (std::size_t v = 0; v < kVectors; ++v) pairs.Add(v, value(i, v));
     }
     Add(pairs.of);

@@ -77,7 +77,7 @@ double roundings_of_sum(double terms) {
 /// (K − μ)² ≤ (rarity − 1)·σ² whatever the values (Cauchy and Schwarz); of values without outliers K is within σ of μ.
 struct StatisticsRoundings {
   static constexpr double kNoOutlier = 2;
-  static constexpr double kRarest = 64;  ///< blocks have up to 512 rows, of which 8 at least are in the sample
+  static constexpr double kRarest = 64;  ///< of blocks of up to 512 rows 8 at least, of segments the first 64th
   static double rarity(const cases::ValueCase& value) { return value.outlier == 0 ? kNoOutlier : kRarest; }
 
   template <class T>

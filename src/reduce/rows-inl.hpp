@@ -21,26 +21,11 @@ HWY_BEFORE_NAMESPACE();
 namespace equinorm {
 namespace HWY_NAMESPACE {
 
-/// Near the mean: that of every eighth group of lanes, for RowMoments to take differences from.
+/// Near the mean: that of the first values, for RowMoments to take differences from.
 template <class T>
 HWY_INLINE Parameter<T> RowShift(const T* HWY_RESTRICT x, std::size_t length) {
-  using D = Tag<T>;
-  constexpr D d;
-  hn::Vec<D> sums[LaneSums<D>::kVectors];
-  for (auto& sum : sums) sum = hn::Zero(d);
-  std::size_t count = std::min(length, kSegmentLanes);
-  if (length < kSegmentLanes) {
-    ForEachPart(
-        d, length, [&](std::size_t v, std::size_t i) EQUINORM_INLINE { sums[v] = LoadElements(d, x + i); },
-        [&](std::size_t v, std::size_t i, std::size_t rest) EQUINORM_INLINE { sums[v] = LoadFirst(d, x + i, rest); });
-  } else {
-    count = 0;
-    for (std::size_t i = 0; i + kSegmentLanes <= length; i += 8 * kSegmentLanes, count += kSegmentLanes) {
-      Unroll<LaneSums<D>::kVectors>(
-          [&](auto v) EQUINORM_INLINE { sums[v] = hn::Add(sums[v], LoadElements(d, x + i + v * hn::MaxLanes(d))); });
-    }
-  }
-  return FoldLanes(d, sums) / static_cast<Parameter<T>>(count);
+  const std::size_t sampled = SampledLength(length);
+  return SumOfFirst(x, sampled) / static_cast<Parameter<T>>(sampled);
 }
 
 /// Mean and biased variance.

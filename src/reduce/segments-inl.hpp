@@ -190,41 +190,64 @@ Moments CarefulSegmentMoments(const T* HWY_RESTRICT x, std::size_t segments, std
   return result;
 }
 
-/// Takes the moments of each channel into mean and m2 ([channels]), which hold those of `count` values before. Two
-/// passes over one block in cache, as AccumulateNarrowMoments.
+/// The sum of the first `count` values in float, roughly, for a shift.
+template <class T>
+HWY_INLINE Parameter<T> SumOfFirst(const T* HWY_RESTRICT x, std::size_t count) {
+  using D = Tag<T>;
+  constexpr D d;
+  hn::Vec<D> sums[LaneSums<D>::kVectors];
+  for (auto& sum : sums) sum = hn::Zero(d);
+  ForEachPart(
+      d, count, [&](auto v, std::size_t i) EQUINORM_INLINE { sums[v] = hn::Add(sums[v], LoadElements(d, x + i)); },
+      [&](auto v, std::size_t i, std::size_t rest)
+          EQUINORM_INLINE { sums[v] = hn::Add(sums[v], LoadFirst(d, x + i, rest)); });
+  return FoldLanes(d, sums);
+}
+
+/// How many values at the start of a segment the shift is the mean of: one of kRarity at least, if one of `step`
+/// segments is sampled. They lie together, where memory is about to be read: values from all over a segment would each
+/// be waited for.
+inline std::size_t SampledLength(std::size_t length, std::size_t step = 1) {
+  constexpr std::size_t kRarity = 64, kGroup = kSegmentLanes * kRarity;
+  return std::min((length * step + kGroup - 1) / kGroup * kSegmentLanes, length);
+}
+
+/// Takes the moments of each channel into mean and m2 ([channels]), which hold those of `count` values before.
+/// Differences are from shifts, as in AccumulateNarrowMoments and, where as many values came before,
+/// AccumulateWideMoments.
 template <class T>
 void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, std::size_t count, double* HWY_RESTRICT mean,
                   double* HWY_RESTRICT m2) {
   using D = Tag<T>;
   constexpr D d;
   const auto [samples, stride, channels, spacing, length] = planes;  // clang 14 lets no lambda capture these
-  const auto n = static_cast<double>(samples * length);
+  const double n = static_cast<double>(samples * length), inverse = 1 / n;
   const bool ahead = FetchesAhead<T>(planes);
 
-  // Pass 1: shifts, as in AccumulateColumnMoments; of a sampled segment every eighth group of lanes.
-  const std::size_t sample = SampleStep(samples), sampled_length = std::min<std::size_t>(kSegmentLanes, length);
+  const std::size_t step = SampleStep(samples), sampled = SampledLength(length, step);
+  const auto weight = Parameter<T>{1} / static_cast<Parameter<T>>((samples + step - 1) / step * sampled);
   Parameter<T> shifts[kMaxPlaneChannels];
   for (std::size_t c = 0; c < channels; ++c) {
-    hn::Vec<D> sum[LaneSums<D>::kVectors];
-    for (auto& vector : sum) vector = hn::Zero(d);
-    std::size_t sampled = 0;
-    for (std::size_t s = 0; s < samples; s += sample) {
-      for (std::size_t i = 0; i == 0 || i + kSegmentLanes <= length; i += 8 * kSegmentLanes) {
-        const T* part = x + s * stride + c * spacing + i;
-        ForEachPart(
-            d, sampled_length,
-            [&](std::size_t v, std::size_t j) HWY_ATTR { sum[v] = hn::Add(sum[v], LoadElements(d, part + j)); },
-            [&](std::size_t v, std::size_t j, std::size_t rest)
-                HWY_ATTR { sum[v] = hn::Add(sum[v], LoadFirst(d, part + j, rest)); });
-        sampled += sampled_length;
-      }
+    if (count >= samples * length) {
+      shifts[c] = static_cast<Parameter<T>>(mean[c]);
+      continue;
     }
-    LaneSums<D> total;
-    for (std::size_t v = 0; v < LaneSums<D>::kVectors; ++v) total.Add(v, Widened<D>(sum[v]));
-    shifts[c] = static_cast<Parameter<T>>(total.Total() / static_cast<double>(sampled));
+    shifts[c] = 0;
+    for (std::size_t s = 0; s < samples; s += step) shifts[c] += SumOfFirst(x + s * stride + c * spacing, sampled);
+    shifts[c] *= weight;
   }
 
-  // Pass 2: differences from them.
+  const auto finish = [&, samples = samples, stride = stride, spacing = spacing, length = length](
+                          std::size_t c, const LanePairs<D>& sums) HWY_ATTR {
+    const auto [sum, squares] =
+        Trusted({Total(sums.first), Total(sums.second)}, x + c * spacing, samples, stride, length, shifts[c]);
+    const double offset = sum * inverse;
+    const Moments found = std::isfinite(squares) ? Moments{n, static_cast<double>(shifts[c]) + offset,
+                                                           std::max(squares - sum * offset, 0.0)}
+                                                 : CarefulSegmentMoments(x + c * spacing, samples, stride, length);
+    merge_moments(count, mean[c], m2[c], found);
+  };
+
   HWY_ALIGN double all[kMaxPlaneChannels][LanePairs<D>::kSaved];
   for (std::size_t s = 0; s < samples; ++s) {
     for (std::size_t c = 0; c < channels; ++c) {
@@ -243,19 +266,17 @@ void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, std::size_t
             return pair(LoadElements(d, segment + i));
           },
           [&](std::size_t i, std::size_t rest) EQUINORM_INLINE { return pair(LoadFirst(d, segment + i, rest)); }, sums);
-      sums.Save(all[c]);
+      if (samples == 1) {
+        finish(c, sums);
+      } else {
+        sums.Save(all[c]);
+      }
     }
   }
-  for (std::size_t c = 0; c < channels; ++c) {
+  for (std::size_t c = 0; samples > 1 && c < channels; ++c) {
     LanePairs<D> sums;
     sums.Restore(all[c]);
-    const auto [sum, squares] =
-        Trusted({Total(sums.first), Total(sums.second)}, x + c * spacing, samples, stride, length, shifts[c]);
-    const double offset = sum / n;
-    const Moments found = std::isfinite(squares) ? Moments{n, static_cast<double>(shifts[c]) + offset,
-                                                           std::max(squares - sum * offset, 0.0)}
-                                                 : CarefulSegmentMoments(x + c * spacing, samples, stride, length);
-    merge_moments(count, mean[c], m2[c], found);
+    finish(c, sums);
   }
 }
 
@@ -290,14 +311,13 @@ HWY_INLINE void PlaneDots(const T* HWY_RESTRICT x, const PlaneBlock& planes, con
             return pair(i, kLanes);
           },
           pair, sums);
-      sums.Save(all[c]);
+      if (s + 1 < samples) {
+        sums.Save(all[c]);
+        continue;
+      }
+      sum[c] += Total(sums.first);
+      dot[c] += Total(sums.second) / static_cast<double>(unit[c]);
     }
-  }
-  for (std::size_t c = 0; c < channels; ++c) {
-    LanePairs<D> sums;
-    sums.Restore(all[c]);
-    sum[c] += Total(sums.first);
-    dot[c] += Total(sums.second) / static_cast<double>(unit[c]);
   }
 }
 

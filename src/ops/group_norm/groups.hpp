@@ -28,15 +28,17 @@ class Groups {
     for (double* array : {out.mean, out.variance}) {  // 0 they stay where a sample has no values
       if (array != nullptr && g_.lengths != nullptr) std::fill_n(array, g_.samples * g_.groups, 0.0);
     }
-    run([&](const Scratch<T>& s, const Unit& u) { moments(t.x, s, u); },
+    run([](const Scratch<T>&, const Unit&) {}, [&](const Scratch<T>& s, const Unit& u) { moments(t.x, s, u); },
         [&](const Scratch<T>& of_unit, const Scratch<T>& part, const Unit& u) { take_moments(of_unit, part, u); },
         [&](const Scratch<T>& of_unit, const Unit& u) {
+          const double inverse_count = 1 / static_cast<double>(g_.group_channels * u.positions);
           for (std::size_t k = u.begin; k < u.end; ++k) {
-            of_unit.mean[k] = of_unit.total[k].mean;
-            of_unit.variance[k] = of_unit.total[k].variance();
+            const Moments moments = group_moments(of_unit, u, k);
+            const double variance = moments.m2 * inverse_count;
+            set_statistics(of_unit, k, moments.mean, variance);
             if (out.mean == nullptr) continue;
-            out.mean[u.sample * g_.groups + k] = of_unit.mean[k];
-            out.variance[u.sample * g_.groups + k] = of_unit.variance[k];
+            out.mean[u.sample * g_.groups + k] = moments.mean;
+            out.variance[u.sample * g_.groups + k] = variance;
           }
           write_forward(of_unit, u);
         },
@@ -53,12 +55,12 @@ class Groups {
     run(
         [&](const Scratch<T>& s, const Unit& u) {
           for (std::size_t k = u.begin; k < u.end; ++k) {
-            s.mean[k] = statistics.mean[u.sample * g_.groups + k];
-            s.variance[k] = statistics.variance[u.sample * g_.groups + k];
+            const std::size_t at = u.sample * g_.groups + k;
+            set_statistics(s, k, statistics.mean[at], statistics.variance[at]);
           }
           write_forward(s, u);
-          dots(t, s, u);
         },
+        [&](const Scratch<T>& s, const Unit& u) { dots(t, s, u); },
         [&](const Scratch<T>& of_unit, const Scratch<T>& part, const Unit& u) { take_dots(of_unit, part, u); },
         [&](const Scratch<T>& of_unit, const Unit& u) { finish_gradients(t, of_unit, u); },
         [&](const Scratch<T>& of_unit, const Unit& u) { differentiate(t, of_unit, u); });
@@ -102,14 +104,17 @@ class Groups {
                  [&](std::size_t n) { clear_padding(out, g_.layout, g_.channels, g_.positions, n, g_.lengths[n]); });
   }
 
-  /// For each unit: reduce(scratch, unit) for its parts, take(scratch of the unit, of the part, unit) in their order,
-  /// finish(scratch of the unit, unit) once, then apply(scratch of the unit, unit) for the parts.
-  template <class Reduce, class Take, class Finish, class Apply>
-  void run(const Reduce& reduce, const Take& take, const Finish& finish, const Apply& apply) const {
+  /// For each unit: prepare(scratch, unit) for each scratch, reduce(scratch, unit) for its parts, take(scratch of the
+  /// unit, of the part, unit) in their order, finish(scratch of the unit, unit) once, then apply(scratch of the unit,
+  /// unit) for the parts.
+  template <class Prepare, class Reduce, class Take, class Finish, class Apply>
+  void run(const Prepare& prepare, const Reduce& reduce, const Take& take, const Finish& finish,
+           const Apply& apply) const {
     // Applied to the last part first, which is in the caches.
     const auto run_unit = [&](std::size_t i, const Scratch<T>& s) {
       Unit u = unit(i, 0);
       if (u.positions == 0) return;
+      prepare(s, u);
       for (u.part = 0; u.part < p_.parts; ++u.part) {
         reduce(s, u);
         take(s, s, u);
@@ -133,7 +138,10 @@ class Groups {
     }
     const auto unit_of = [&](std::size_t task) { return unit(task / p_.parts, task % p_.parts); };
     const auto scratch_of_unit = [&](std::size_t task) -> const Scratch<T>& { return s_[task / p_.parts * p_.parts]; };
-    parallel_for(p_.tasks, workers_, [&](std::size_t task) { reduce(s_[task], unit_of(task)); });
+    parallel_for(p_.tasks, workers_, [&](std::size_t task) {
+      prepare(s_[task], unit_of(task));
+      reduce(s_[task], unit_of(task));
+    });
     for (std::size_t task = 0; task < p_.tasks; ++task) {
       take(scratch_of_unit(task), s_[task], unit_of(task));
       if ((task + 1) % p_.parts == 0) finish(scratch_of_unit(task), unit_of(task));
@@ -149,7 +157,13 @@ class Groups {
 
   /// Planes: the channels of a part, of every group alike (several groups are never cut).
   std::size_t part_channel(const Unit& u, std::size_t part) const {
+    if (p_.parts == 1) return part == 0 ? first_channel(u) : end_channel(u);
     return first_channel(u) + (end_channel(u) - first_channel(u)) * part / p_.parts;
+  }
+
+  std::size_t group_channels_of_part(const Unit& u) const {
+    if (p_.parts == 1) return g_.group_channels;
+    return (part_channel(u, u.part + 1) - part_channel(u, u.part)) / (u.end - u.begin);
   }
 
   /// Columns: calls body(element, block) for the blocks of rows of a part, and for what is left over of the sample.
@@ -163,19 +177,9 @@ class Groups {
     if (u.part + 1 == p_.parts && c.tail > 0) body(sample_begin(u) + c.rows * c.width, Block{1, c.width, c.tail});
   }
 
-  /// How many rows of a part a column has: all the whole ones, and the last if that reaches so far. Of planes, which
-  /// are not cut then, positions.
-  struct RowCount {
-    double whole;
-    std::size_t tail;  ///< columns of the last row
-    double operator()(std::size_t column) const { return whole + (column < tail ? 1 : 0); }
-  };
-  RowCount rows_of_columns(const Unit& u) const {
-    if (!g_.columns) return {static_cast<double>(u.positions), 0};
-    const kernels::ColumnPlan& c = u.columns;
-    const auto row = [&](std::size_t block) { return std::min(block * c.block_rows, c.rows); };
-    const std::size_t whole = row(c.blocks * (u.part + 1) / p_.parts) - row(c.blocks * u.part / p_.parts);
-    return {static_cast<double>(whole), u.part + 1 == p_.parts ? c.tail : 0};
+  /// Columns: the rows of a part, and those of the parts before it.
+  std::size_t first_row(const Unit& u, std::size_t part) const {
+    return std::min(u.columns.blocks * part / p_.parts * u.columns.block_rows, u.columns.rows);
   }
 
   PlaneBlock planes(const Unit& u, std::size_t channels) const { return {1, 0, channels, g_.positions, u.positions}; }
@@ -192,79 +196,103 @@ class Groups {
            g_.sample_elements() * sizeof(T) % 64 == 0;
   }
 
+  struct Range {
+    std::size_t begin, end;
+  };
+
+  /// Where what a part comes to is put: the first is the unit's so far.
+  struct Sums {
+    double *first, *second;
+  };
+  Sums sums_of_part(const Scratch<T>& s, const Unit& u) const {
+    return u.part == 0 ? Sums{s.sum, s.dot} : Sums{s.first, s.second};
+  }
+
   // --- Forward. ---
 
   /// Whether a group lies in one piece, and its moments are taken so; else they are put together from its channels'.
   bool in_one_piece() const { return g_.lengths == nullptr && (!g_.columns || g_.positions == 1); }
 
-  /// The moments of every segment to first and second: of groups in one piece, else of columns, or channels of planes.
+  /// The moments of every segment: of groups in one piece, else of columns, or channels of planes.
   void moments(const T* x, const Scratch<T>& s, const Unit& u) const {
+    const Sums found = sums_of_part(s, u);
     if (g_.columns && !in_one_piece()) {
       std::size_t rows = 0;
       for_each_block(u, [&](std::size_t at, const Block& block) {
-        kernel_.column_moments(x + at, block, rows, s.first, s.second);
+        kernel_.column_moments(x + at, block, rows, found.first, found.second);
         rows += block.rows;
       });
       return;
     }
     const std::size_t first = in_one_piece() ? u.begin : first_channel(u),
                       last = in_one_piece() ? u.end : end_channel(u);
-    const std::size_t begin = part_channel(u, u.part), end = part_channel(u, u.part + 1),
-                      channels = (end - begin) / (last - first);
+    const std::size_t begin = part_channel(u, u.part), channels = in_one_piece() ? group_channels_of_part(u) : 1;
     const std::size_t length = channels * u.positions, spacing = channels * g_.positions,
                       at = sample_begin(u) + begin * g_.positions;
     for (std::size_t k = first; k < last; k += kMaxPlaneChannels) {
       const std::size_t count = std::min(kMaxPlaneChannels, last - k);
       for (std::size_t i = 0; i < length; i += Plan::kPieceElements) {
         const std::size_t piece_length = std::min(Plan::kPieceElements, length - i);
-        kernel_.plane_moments(x + at + (k - first) * spacing + i, {1, 0, count, spacing, piece_length}, i, s.first + k,
-                              s.second + k);
+        kernel_.plane_moments(x + at + (k - first) * spacing + i, {1, 0, count, spacing, piece_length}, i,
+                              found.first + k, found.second + k);
       }
     }
   }
 
-  /// What `moments` found of group k in the unit's part, whose columns have `rows_of` rows.
-  Moments group_moments(const Scratch<T>& s, const Unit& u, const RowCount& rows_of, std::size_t k) const {
-    if (in_one_piece()) {
-      const std::size_t channels = (part_channel(u, u.part + 1) - part_channel(u, u.part)) / (u.end - u.begin);
-      return {static_cast<double>(channels * g_.positions), s.first[k], s.second[k]};
+  /// Merges what `moments` found of a part into the unit's.
+  void take_moments(const Scratch<T>& of_unit, const Scratch<T>& part, const Unit& u) const {
+    if (u.part == 0) return;
+    const auto take = [&](std::size_t begin, std::size_t end, std::size_t before, std::size_t count) {
+      merge_moments(end - begin, before, of_unit.sum + begin, of_unit.dot + begin, count, part.first + begin,
+                    part.second + begin);
+    };
+    if (g_.columns) {
+      const std::size_t before = first_row(u, u.part), rows = first_row(u, u.part + 1) - before;
+      const std::size_t tail = u.part + 1 == p_.parts ? u.columns.tail : 0;
+      take(0, tail, before, rows + 1);
+      take(tail, u.columns.width, before, rows);
+    } else {  // of one group
+      const std::size_t before = part_channel(u, u.part) - first_channel(u);
+      take(u.begin, u.end, before * g_.positions, group_channels_of_part(u) * g_.positions);
     }
-    const auto for_each_column = [&](const auto& body) {
-      for (std::size_t fold = 0; fold < (g_.columns ? u.columns.width : g_.channels); fold += g_.channels) {
-        for (std::size_t c = k * g_.group_channels; c < (k + 1) * g_.group_channels; ++c) {
-          body(fold + c, rows_of(fold + c));
+  }
+
+  /// The moments of group k, all parts taken.
+  Moments group_moments(const Scratch<T>& s, const Unit& u, std::size_t k) const {
+    if (in_one_piece()) return {static_cast<double>(g_.group_channels * g_.positions), s.sum[k], s.dot[k]};
+    const std::size_t width = g_.columns ? u.columns.width : g_.channels,
+                      rows = g_.columns ? u.columns.rows : u.positions, tail = g_.columns ? u.columns.tail : 0;
+    const auto for_each_segment = [&](const auto& body) {
+      for (std::size_t fold = 0; fold < width; fold += g_.channels) {
+        for (std::size_t at = fold + k * g_.group_channels; at < fold + (k + 1) * g_.group_channels; ++at) {
+          const std::size_t count = rows + (at < tail ? 1 : 0);
+          if (count > 0) body(static_cast<double>(count), s.sum[at], s.dot[at]);
         }
       }
     };
     Moments m;
-    for_each_column([&](std::size_t at, double rows) {
-      if (rows == 0) return;
-      m.count += rows;
-      m.mean += rows * s.first[at];
+    for_each_segment([&](double count, double mean, double) {
+      m.count += count;
+      m.mean += count * mean;
     });
     m.mean /= m.count;
-    for_each_column([&](std::size_t at, double rows) {
-      if (rows == 0) return;
-      const double difference = s.first[at] - m.mean;
-      m.m2 += s.second[at] + rows * (difference * difference);
+    for_each_segment([&](double count, double mean, double m2) {
+      const double difference = mean - m.mean;
+      m.m2 += m2 + count * (difference * difference);
     });
     return m;
   }
 
-  void take_moments(const Scratch<T>& of_unit, const Scratch<T>& part, const Unit& u) const {
-    const RowCount rows_of = rows_of_columns(u);
-    for (std::size_t k = u.begin; k < u.end; ++k) {
-      if (u.part == 0) of_unit.total[k] = {};
-      of_unit.total[k].merge(group_moments(part, u, rows_of, k));
-    }
+  void set_statistics(const Scratch<T>& s, std::size_t k, double mean, double variance) const {
+    s.mean[k] = mean;
+    s.variance[k] = variance;
+    s.inverse[k] = 1 / std::sqrt(variance + epsilon_);
   }
-
-  double inverse_deviation(const Scratch<T>& s, std::size_t k) const { return 1 / std::sqrt(s.variance[k] + epsilon_); }
   double gamma(std::size_t c) const { return affine_.gamma == nullptr ? 1.0 : static_cast<double>(affine_.gamma[c]); }
   double beta(std::size_t c) const { return affine_.beta == nullptr ? 0.0 : static_cast<double>(affine_.beta[c]); }
 
   kernels::Channel channel(const Scratch<T>& s, std::size_t k, std::size_t c) const {
-    return {s.mean[k], gamma(c) * inverse_deviation(s, k), beta(c)};
+    return {s.mean[k], gamma(c) * s.inverse[k], beta(c)};
   }
 
   bool needs_care(const Scratch<T>& s, const Unit& u) const {
@@ -283,7 +311,7 @@ class Groups {
 
   void write_forward(const Scratch<T>& s, const Unit& u) const {
     for (std::size_t k = u.begin; k < u.end; ++k) {
-      const double inverse = inverse_deviation(s, k), rest = kernels::mean_rest<P>(s.mean[k]);
+      const double inverse = s.inverse[k], rest = kernels::mean_rest<P>(s.mean[k]);
       const auto mean = static_cast<P>(s.mean[k]), unit = static_cast<P>(kernels::unit_of(inverse, s.mean[k]));
       for (std::size_t c = k * g_.group_channels; c < (k + 1) * g_.group_channels; ++c) {
         const double scale = gamma(c) * inverse;
@@ -321,36 +349,40 @@ class Groups {
 
   // --- Backward. ---
 
-  /// Σg and Σ g·(x − mean) of every column or channel of a part to first and second.
+  /// Σg and Σ g·(x − mean) of every column or channel of a part.
   void dots(const kernels::Backward<T>& t, const Scratch<T>& s, const Unit& u) const {
     const kernels::Coefficients<T> k = s.coefficients;
     if (needs_care(s, u)) return;  // finish_gradients takes all of it
+    const auto [begin, end] = segments_of_dots(u);
+    const Sums found = sums_of_part(s, u);
+    std::fill(found.first + begin, found.first + end, 0.0);
+    std::fill(found.second + begin, found.second + end, 0.0);
     if (g_.columns) {
-      std::fill_n(s.first, u.columns.width, 0.0);
-      std::fill_n(s.second, u.columns.width, 0.0);
-      for_each_block(
-          u, [&](std::size_t at, const Block& block) { kernel_.column_dots(t.at(at), block, k, s.first, s.second); });
+      for_each_block(u, [&](std::size_t at, const Block& block) {
+        kernel_.column_dots(t.at(at), block, k, found.first, found.second);
+      });
       return;
     }
-    const std::size_t begin = part_channel(u, u.part), end = part_channel(u, u.part + 1);
-    std::fill(s.first + begin, s.first + end, 0.0);
-    std::fill(s.second + begin, s.second + end, 0.0);
     for (std::size_t c = begin; c < end; c += kMaxPlaneChannels) {
       const std::size_t count = std::min(kMaxPlaneChannels, end - c);
-      kernel_.plane_dots(t.at(sample_begin(u) + c * g_.positions), planes(u, count), k.at(c), s.first + c,
-                         s.second + c);
+      kernel_.plane_dots(t.at(sample_begin(u) + c * g_.positions), planes(u, count), k.at(c), found.first + c,
+                         found.second + c);
     }
   }
 
   void take_dots(const Scratch<T>& of_unit, const Scratch<T>& part, const Unit& u) const {
-    if (needs_care(of_unit, u)) return;
-    const std::size_t begin = g_.columns ? 0 : part_channel(u, u.part);
-    const std::size_t end = g_.columns ? u.columns.width : part_channel(u, u.part + 1);
-    const bool add = g_.columns && u.part > 0;  // parts of planes are of different channels
-    for (std::size_t at = begin; at < end; ++at) {
-      of_unit.sum[at] = (add ? of_unit.sum[at] : 0) + part.first[at];
-      of_unit.dot[at] = (add ? of_unit.dot[at] : 0) + part.second[at];
+    if (u.part == 0 || needs_care(of_unit, u)) return;
+    const auto [begin, end] = segments_of_dots(u);
+    for (std::size_t at = begin; at < end; ++at) {  // parts of planes are of different channels
+      of_unit.sum[at] = (g_.columns ? of_unit.sum[at] : 0) + part.first[at];
+      of_unit.dot[at] = (g_.columns ? of_unit.dot[at] : 0) + part.second[at];
     }
+  }
+
+  /// All columns, or the channels of a part.
+  Range segments_of_dots(const Unit& u) const {
+    if (g_.columns) return {0, u.columns.width};
+    return {part_channel(u, u.part), part_channel(u, u.part + 1)};
   }
 
   /// Adds the unit's dots up to [channels], as of the means in full; those of a careful unit are taken here.
@@ -378,9 +410,9 @@ class Groups {
 
   void finish_gradients(const kernels::Backward<T>& t, const Scratch<T>& s, const Unit& u) const {
     sum_up(t, s, u);
-    const auto m = static_cast<double>(g_.group_channels * u.positions);
+    const double inverse_count = 1 / static_cast<double>(g_.group_channels * u.positions);
     for (std::size_t k = u.begin; k < u.end; ++k) {
-      const double inverse = inverse_deviation(s, k);
+      const double inverse = s.inverse[k];
       double sum = 0, dot = 0;
       for (std::size_t c = k * g_.group_channels; c < (k + 1) * g_.group_channels; ++c) {
         sum += gamma(c) * s.sum[c];
@@ -389,8 +421,8 @@ class Groups {
         s.dgamma[c] += s.dot[c] * inverse;
       }
       // The group's, kept where the dots of its first channel were.
-      s.sum[k * g_.group_channels] = sum / m * inverse;
-      s.dot[k * g_.group_channels] = dot / m * inverse * inverse * inverse;
+      s.sum[k * g_.group_channels] = sum * inverse_count * inverse;
+      s.dot[k * g_.group_channels] = dot * inverse_count * inverse * inverse * inverse;
       const double rest = kernels::mean_rest<P>(s.mean[k]);
       const auto offset = static_cast<P>(offset_of(s, k) - rest * slope_of(s, k)),
                  slope = static_cast<P>(slope_of(s, k));

@@ -80,19 +80,19 @@ struct Scratch {
     second = workspace.take<double>(width);
     sum = workspace.take<double>(width);
     dot = workspace.take<double>(width);
-    total = workspace.take<Moments>(p.g.groups);
     dgamma = workspace.take<double>(p.g.channels);
     dbeta = workspace.take<double>(p.g.channels);
     mean = workspace.take<double>(p.g.groups);
     variance = workspace.take<double>(p.g.groups);
+    inverse = workspace.take<double>(p.g.groups);
     coefficients = kernels::CoefficientArrays<T>(workspace, width);
   }
 
-  double *first, *second;   ///< [columns or channels], of one part: means and M2, or Σg and Σ g·(x − mean)
-  double *sum, *dot;        ///< of a unit: the latter
-  Moments* total;           ///< [groups], of a unit
+  double *sum, *dot;        ///< [columns or channels], of a unit: means and M2, then Σg and Σ g·(x − mean)
+  double *first, *second;   ///< the same of a part but the first
   double *dgamma, *dbeta;   ///< [channels]: sums over the units of this task
   double *mean, *variance;  ///< [groups], of one sample
+  double* inverse;          ///< 1/√(variance + ε)
   kernels::CoefficientArrays<T> coefficients;
 };
 

@@ -52,12 +52,14 @@ void PlaneDotSums(const Backward<T>& tensors, const PlaneBlock& block, const Coe
     const bool ahead = FetchesAhead<T>(block);
     const auto gradient = [&](std::size_t at, std::size_t c, std::size_t count, auto difference) EQUINORM_INLINE {
       if (ahead) hwy::Prefetch(t.dy + at + kAhead<T>);
+      if (output && ahead) hwy::Prefetch(t.y + at + kAhead<T>);
       return GatedGradient<gate, output>(D(), t, at, count, difference, Normalizer<D>(PerChannel(), D(), k, c));
     };
     PlaneDots(t.x, block, k.mean, k.unit, gradient, sum, dot);
   });
 }
 
+/// The next planes are fetched whether dx goes around the caches or not: two inputs are much to wait for.
 template <class T>
 void GradientPlanes(const Backward<T>& tensors, const PlaneBlock& block, const Coefficients<T>& coefficients) {
   WithBackward(tensors, [&](auto gate, auto output, auto residual, auto stream) HWY_ATTR {
@@ -69,10 +71,9 @@ void GradientPlanes(const Backward<T>& tensors, const PlaneBlock& block, const C
       for (std::size_t c = 0; c < channels; ++c) {
         const Differentiator<D> differentiator(PerChannel(), D(), k, c);
         ForEachVector(D(), s * stride + c * spacing, length, [&](std::size_t at, std::size_t count) HWY_ATTR {
-          if constexpr (stream) {
-            hwy::Prefetch(t.x + at + t.ahead);
-            hwy::Prefetch(t.dy + at + t.ahead);
-          }
+          hwy::Prefetch(t.x + at + t.ahead);
+          hwy::Prefetch(t.dy + at + t.ahead);
+          if constexpr (output) hwy::Prefetch(t.y + at + t.ahead);
           GradientVector<gate, output, residual, stream>(D(), t, at, count, differentiator);
         });
       }

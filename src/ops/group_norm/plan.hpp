@@ -59,7 +59,7 @@ struct Plan {
   }
 
   static constexpr std::size_t kTasks = 32;
-  static constexpr std::size_t kUnitElements = 4 << 10;  ///< in and out they fit the first cache
+  static constexpr std::size_t kUnitElements = 2 << 10;  ///< in and out, with the next, they fit the first cache
   static constexpr std::size_t kPartElements = 64 << 10;
   static constexpr std::size_t kMaxParts = 8;
   static constexpr std::size_t kPieceElements = 8192;  ///< moments are taken of: a block of the first caches

@@ -336,7 +336,6 @@ class Groups {
       for_each_block(u, [&](std::size_t at, const Block& block) {
         kernels::Forward<T> moved = t.at(at);
         moved.stream = t.stream && block.columns == u.columns.width;
-        if (t.stream) moved.ahead = g_.sample_elements();
         kernel_.normalize_columns(moved, block, k);
       });
     } else {

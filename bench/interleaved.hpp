@@ -1,6 +1,6 @@
-// Timing of several ways to do one thing, interleaved A B C C B A A B C …, so that whatever else the machine does falls
-// on all of them alike, and what each leaves in the caches for the next. Figures are medians; the spread is the
-// distance of the quartiles relative to the median.
+// Timing of several ways to do one thing, in rounds of random order: whatever else the machine does falls on all of
+// them alike, and so does what each leaves behind for the next, in the caches and in other threads. Figures are
+// medians; the spread is the distance of the quartiles relative to the median.
 #pragma once
 
 #include <algorithm>
@@ -8,6 +8,8 @@
 #include <cmath>
 #include <cstddef>
 #include <functional>
+#include <numeric>
+#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -57,11 +59,13 @@ inline std::vector<Timing> interleaved(const std::vector<Contender>& contenders,
     repeats.push_back(std::clamp(static_cast<int>(1.0 / std::max(milliseconds(Clock::now() - start), 1e-4)), 1, 1000));
   }
   std::vector<std::vector<double>> samples(contenders.size());
+  std::vector<std::size_t> order(contenders.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::mt19937 random(1);
   const auto begin = Clock::now();
   while (samples[0].size() < 5 || milliseconds(Clock::now() - begin) < seconds * 1e3) {
-    const bool forward = samples[0].size() % 2 == 0;
-    for (std::size_t k = 0; k < contenders.size(); ++k) {
-      const std::size_t i = forward ? k : contenders.size() - 1 - k;
+    std::shuffle(order.begin(), order.end(), random);
+    for (const std::size_t i : order) {
       const auto start = Clock::now();
       for (int repeat = 0; repeat < repeats[i]; ++repeat) contenders[i].run();
       samples[i].push_back(milliseconds(Clock::now() - start) / repeats[i]);

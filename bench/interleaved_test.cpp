@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
+#include <cstddef>
 #include <string>
 #include <utility>
 #include <vector>
@@ -34,13 +36,26 @@ TEST(RatioInterval, IsAllThereIsOfAFewRounds) {
   EXPECT_EQ(interval.high, 3);
 }
 
-TEST(Interleaved, TurnsRoundEveryOtherRound) {
-  std::string order;
-  interleaved({{"a", [&] { order += order.ends_with('a') ? "" : "a"; }},
-               {"b", [&] { order += order.ends_with('b') ? "" : "b"; }},
-               {"c", [&] { order += order.ends_with('c') ? "" : "c"; }}},
-              0);
-  EXPECT_EQ(order, "abcabcbabcbabc");  // a warm-up, then five rounds: abc cba abc cba abc
+TEST(Interleaved, RunsEachBehindEachAlike) {
+  constexpr std::size_t kContenders = 3;
+  std::size_t last = 0;
+  std::array<std::array<int, kContenders>, kContenders> behind{};  // [who][behind whom]; repeats are of who ran last
+  std::vector<Contender> contenders;
+  for (std::size_t i = 0; i < kContenders; ++i) {
+    contenders.push_back({"", [&behind, &last, i] {
+                            behind[i][last] += last == i ? 0 : 1;
+                            last = i;
+                          }});
+  }
+  const auto rounds = static_cast<double>(interleaved(contenders, 0.2)[0].rounds.size());
+  ASSERT_GE(rounds, 1000);
+  for (std::size_t i = 0; i < kContenders; ++i) {
+    for (std::size_t k = 0; k < kContenders; ++k) {
+      // Within a round i comes right behind k in 2 of 6 orders, and from one round to the next in 1 of 9.
+      if (i == k) continue;
+      EXPECT_NEAR(behind[i][k] / rounds, 1.0 / 3 + 1.0 / 9, 0.1) << i << " behind " << k;
+    }
+  }
 }
 
 TEST(Interleaved, KeepsEveryRoundInOrder) {

@@ -25,11 +25,11 @@ inline constexpr std::size_t kLeastTileRows = 4;
 /// Calls strip(d, vectors, column, begin, end) for tiles of some rows, begin … end − 1, strip by strip: the
 /// coefficients of a strip stay in registers. Strips narrower than a line go along single rows if the output goes
 /// around the caches: only whole lines do so at full speed.
-template <class T, bool kStream, std::size_t kElements, class Strip>
-HWY_INLINE void ForEachTile(const Block& block, const Strip& strip) {
+template <class T, std::size_t kElements, class Strip>
+HWY_INLINE void ForEachTile(const Block& block, bool stream, const Strip& strip) {
   constexpr bool kWholeLines = kElementwiseStrip * hn::MaxLanes(Tag<T>()) * sizeof(T) >= 64;
   const std::size_t rows = std::clamp<std::size_t>(kElements / block.columns, kLeastTileRows, 64);
-  const std::size_t tile = kStream && !kWholeLines ? 1 : rows;
+  const std::size_t tile = stream && !kWholeLines ? 1 : rows;
   for (std::size_t r = 0; r < block.rows; r += tile) {
     const std::size_t end = std::min(r + tile, block.rows);
     ForEachStrip<kElementwiseStrip>(
@@ -67,9 +67,9 @@ void NormalizeColumns(const Forward<T>& tensors, const Block& block, const Coeff
   WithForward(tensors, [&](auto gate, auto residual, auto stream) HWY_ATTR {
     const Forward<T> t = tensors;  // in registers: a store may not be thought to change it
     const Coefficients<T> k = coefficients;
-    const T* fetched = t.x + FetchDistance<T>(block, stream, t.ahead);
-    ForEachTile<T, stream, kTileOfOne>(
-        block, [&](auto d, auto vectors, std::size_t c, std::size_t r, std::size_t end) HWY_ATTR {
+    const T* fetched = t.x + FetchDistance<T>(block, t.stream, t.ahead);
+    ForEachTile<T, kTileOfOne>(
+        block, t.stream, [&](auto d, auto vectors, std::size_t c, std::size_t r, std::size_t end) HWY_ATTR {
           using N = Normalizer<decltype(d)>;
           const auto make = [&](std::size_t v) HWY_ATTR { return N(PerColumn(), d, k, c + v * hn::Lanes(d)); };
           WithStrip<vectors>(make, [&](const auto&... normalizers) HWY_ATTR {
@@ -108,10 +108,10 @@ void GradientColumns(const Backward<T>& tensors, const Block& block, const Coeff
   WithBackward(tensors, [&](auto gate, auto output, auto residual, auto stream) HWY_ATTR {
     const Backward<T> t = tensors;
     const Coefficients<T> k = coefficients;
-    const std::size_t distance = FetchDistance<T>(block, stream, t.ahead);
+    const std::size_t distance = FetchDistance<T>(block, t.stream, t.ahead);
     const T *fetched_x = t.x + distance, *fetched_dy = t.dy + distance;
-    ForEachTile<T, stream, kTileOfTwo>(
-        block, [&](auto d, auto vectors, std::size_t c, std::size_t r, std::size_t end) HWY_ATTR {
+    ForEachTile<T, kTileOfTwo>(
+        block, t.stream, [&](auto d, auto vectors, std::size_t c, std::size_t r, std::size_t end) HWY_ATTR {
           using N = Differentiator<decltype(d)>;
           const auto make = [&](std::size_t v) HWY_ATTR { return N(PerColumn(), d, k, c + v * hn::Lanes(d)); };
           WithStrip<vectors>(make, [&](const auto&... differentiators) HWY_ATTR {

@@ -34,7 +34,9 @@ HWY_INLINE void WithBool(bool value, const F& f) {
   }
 }
 
-/// How the activation is compiled in: the two that nets are full of on their own, the others by a switch.
+/// How the activation is compiled in: the two that nets are full of on their own, the others by a switch. What else a
+/// pass does is compiled in beside the first two (false or true); beside `any`, which is long, it is asked for vector
+/// by vector.
 enum class Gate { none, relu, any };
 
 /// Calls f(gate, residual, stream) for a forward pass, with compile-time values.
@@ -51,12 +53,12 @@ HWY_INLINE void WithForward(const Forward<T>& t, const F& f) {
     case Activation::relu:
       return with_gate(Static<Gate::relu>());
     default:
-      return with_gate(Static<Gate::any>());
+      return f(Static<Gate::any>(), Static<false>(), Static<false>());
   }
 }
 
-/// Calls f(gate, from_output) for a pass that needs g. Only `any` adds a residual to z, by a branch: relu is rarely
-/// without its y there.
+/// Calls f(gate, from_output) for a pass that needs g. Only `any` adds a residual to z: relu is rarely without its y
+/// there.
 template <class T, class F>
 HWY_INLINE void WithGate(const Backward<T>& t, const F& f) {
   switch (t.activation) {
@@ -68,7 +70,7 @@ HWY_INLINE void WithGate(const Backward<T>& t, const F& f) {
       }
       [[fallthrough]];
     default:
-      return WithBool(t.y != nullptr, [&](auto output) HWY_ATTR { f(Static<Gate::any>(), output); });
+      return f(Static<Gate::any>(), Static<false>());
   }
 }
 
@@ -76,9 +78,13 @@ HWY_INLINE void WithGate(const Backward<T>& t, const F& f) {
 template <class T, class F>
 HWY_INLINE void WithBackward(const Backward<T>& t, const F& f) {
   WithGate(t, [&](auto gate, auto output) HWY_ATTR {
-    WithBool(t.dresidual != nullptr, [&](auto residual) HWY_ATTR {
-      WithBool(t.stream, [&](auto stream) HWY_ATTR { f(gate, output, residual, stream); });
-    });
+    if constexpr (gate == Gate::any) {
+      f(gate, output, Static<false>(), Static<false>());
+    } else {
+      WithBool(t.dresidual != nullptr, [&](auto residual) HWY_ATTR {
+        WithBool(t.stream, [&](auto stream) HWY_ATTR { f(gate, output, residual, stream); });
+      });
+    }
   });
 }
 
@@ -117,13 +123,23 @@ struct Differentiator : Normalizer<D> {
   hn::Vec<D> offset, slope;
 };
 
+/// Stores a result of a pass that was compiled for kGate and kStream.
+template <Gate kGate, bool kStream, class D, class T>
+HWY_INLINE void StoreResult(hn::Vec<D> v, D d, T* p, std::size_t count, bool stream) {
+  if (kGate == Gate::any && stream) {
+    StoreCount<true>(v, d, p, count);
+  } else {
+    StoreCount<kStream>(v, d, p, count);
+  }
+}
+
 template <Gate kGate, bool kResidual, bool kStream, class T, class D>
 HWY_INLINE void NormalizeVector(D d, const Forward<T>& t, std::size_t at, std::size_t count, const Normalizer<D>& n) {
   auto z = n.Affine(hn::Sub(LoadCount(d, t.x + at, count), n.mean));
-  if constexpr (kResidual) z = hn::Add(z, LoadCount(d, t.residual + at, count));
+  if (kResidual || (kGate == Gate::any && t.residual != nullptr)) z = hn::Add(z, LoadCount(d, t.residual + at, count));
   if constexpr (kGate == Gate::relu) z = Activate(d, Activation::relu, z);
   if constexpr (kGate == Gate::any) z = Activate(d, t.activation, z);
-  StoreCount<kStream>(z, d, t.y + at, count);
+  StoreResult<kGate, kStream>(z, d, t.y + at, count, t.stream);
 }
 
 /// g, where x − mean = difference. z is computed again, to the same bits as in forward.
@@ -135,13 +151,14 @@ HWY_INLINE hn::Vec<D> GatedGradient(D d, const Backward<T>& t, std::size_t at, s
     return dy;
   } else {
     const Activation activation = kGate == Gate::relu ? Activation::relu : t.activation;
-    if constexpr (kOutput) {
-      return ActivationGradient(d, activation, dy, LoadCount(d, t.y + at, count));
+    hn::Vec<D> z;
+    if (kOutput || (kGate == Gate::any && t.y != nullptr)) {
+      z = LoadCount(d, t.y + at, count);  // as good for these: see Backward
     } else {
-      auto z = n.Affine(difference);
+      z = n.Affine(difference);
       if (kGate == Gate::any && t.residual != nullptr) z = hn::Add(z, LoadCount(d, t.residual + at, count));
-      return ActivationGradient(d, activation, dy, z);
     }
+    return ActivationGradient(d, activation, dy, z);
   }
 }
 
@@ -151,8 +168,10 @@ HWY_INLINE void GradientVector(D d, const Backward<T>& t, std::size_t at, std::s
   const auto difference = hn::Sub(LoadCount(d, t.x + at, count), n.mean);
   const auto g = GatedGradient<kGate, kOutput>(d, t, at, count, difference, n);
   const auto dx = hn::Sub(hn::Sub(hn::Mul(g, n.scale), n.offset), hn::Mul(difference, n.slope));
-  if constexpr (kResidual) StoreCount<kStream>(g, d, t.dresidual + at, count);
-  StoreCount<kStream>(dx, d, t.dx + at, count);
+  if (kResidual || (kGate == Gate::any && t.dresidual != nullptr)) {
+    StoreResult<kGate, kStream>(g, d, t.dresidual + at, count, t.stream);
+  }
+  StoreResult<kGate, kStream>(dx, d, t.dx + at, count, t.stream);
 }
 
 }  // namespace HWY_NAMESPACE

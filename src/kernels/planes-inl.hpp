@@ -34,7 +34,7 @@ void NormalizePlanes(const Forward<T>& tensors, const PlaneBlock& block, const C
       for (std::size_t c = 0; c < channels; ++c) {
         const Normalizer<D> normalizer(PerChannel(), D(), k, c);
         ForEachVector(D(), s * stride + c * spacing, length, [&](std::size_t at, std::size_t count) HWY_ATTR {
-          if constexpr (stream) hwy::Prefetch(t.x + at + t.ahead);
+          if (stream || (gate == Gate::any && t.stream)) hwy::Prefetch(t.x + at + t.ahead);
           NormalizeVector<gate, residual, stream>(D(), t, at, count, normalizer);
         });
       }

@@ -46,17 +46,22 @@ struct RatioInterval {
   double low = 0, high = 0;
 };
 
-/// Runs every contender once to warm up, then in rounds until `seconds` are spent (at least 5 rounds).
+/// Runs every contender a few times to warm up, then in rounds until `seconds` are spent (at least 5 rounds).
 inline std::vector<Timing> interleaved(const std::vector<Contender>& contenders, double seconds) {
   using Clock = std::chrono::steady_clock;
   const auto milliseconds = [](Clock::duration d) { return std::chrono::duration<double, std::milli>(d).count(); };
-  // Short runs are repeated within a sample: the clock and the cold start should not show.
+  const auto time = [&](const Contender& contender, int repeats) {
+    const auto start = Clock::now();
+    for (int i = 0; i < repeats; ++i) contender.run();
+    return milliseconds(Clock::now() - start) / repeats;
+  };
+  // Short runs are repeated within a sample, behind one that is not timed: the clock and the cold start should not
+  // show.
   std::vector<int> repeats;
   for (const Contender& contender : contenders) {
     contender.run();
-    const auto start = Clock::now();
-    contender.run();
-    repeats.push_back(std::clamp(static_cast<int>(1.0 / std::max(milliseconds(Clock::now() - start), 1e-4)), 1, 1000));
+    const double once = std::min({time(contender, 1), time(contender, 1), time(contender, 1)});
+    repeats.push_back(std::clamp(static_cast<int>(1.0 / std::max(once, 1e-4)), 1, 1000));
   }
   std::vector<std::vector<double>> samples(contenders.size());
   std::vector<std::size_t> order(contenders.size());
@@ -66,9 +71,8 @@ inline std::vector<Timing> interleaved(const std::vector<Contender>& contenders,
   while (samples[0].size() < 5 || milliseconds(Clock::now() - begin) < seconds * 1e3) {
     std::shuffle(order.begin(), order.end(), random);
     for (const std::size_t i : order) {
-      const auto start = Clock::now();
-      for (int repeat = 0; repeat < repeats[i]; ++repeat) contenders[i].run();
-      samples[i].push_back(milliseconds(Clock::now() - start) / repeats[i]);
+      if (repeats[i] > 1) contenders[i].run();
+      samples[i].push_back(time(contenders[i], repeats[i]));
     }
   }
   std::vector<Timing> timings;

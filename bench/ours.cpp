@@ -14,8 +14,10 @@ struct Call {
   Problem problem;
   Tensors<T> t;
   Memory* memory;
+  const int* threads;
   Statistics statistics{};
-  Execution execution{};
+  std::byte* workspace = nullptr;
+  std::size_t workspace_bytes = 0;
 
   template <class U>
   TensorView<U> view(U* p) const {
@@ -34,7 +36,11 @@ struct Call {
     options.activation = problem.activation;
     return options;
   }
-  void take_workspace(std::size_t bytes) { execution = {problem.threads, memory->take<std::byte>(bytes), bytes}; }
+  void take_workspace(std::size_t bytes) {
+    workspace = memory->take<std::byte>(bytes);
+    workspace_bytes = bytes;
+  }
+  Execution execution() const { return {threads == nullptr ? problem.threads : *threads, workspace, workspace_bytes}; }
 };
 
 template <class T>
@@ -45,16 +51,16 @@ Passes batch_norm(Call<T> c) {
   c.take_workspace(batch_norm_workspace_bytes<T>(c.problem.shape(), c.problem.layout));
   return {[=] {
             throw_if_error(batch_norm_forward(options, c.in(c.t.x), c.affine(), c.in(c.t.residual), c.view(c.t.y),
-                                              c.statistics, nullptr, c.execution));
+                                              c.statistics, nullptr, c.execution()));
           },
           [=] {
             throw_if_error(batch_norm_inference(options, c.in(c.t.x), c.affine(), c.t.mean, c.t.variance,
-                                                c.in(c.t.residual), c.view(c.t.y), c.execution));
+                                                c.in(c.t.residual), c.view(c.t.y), c.execution()));
           },
           [=] {
             throw_if_error(batch_norm_backward(options, c.in(c.t.x), c.y_behind_residual(), c.in(c.t.residual),
                                                c.in(c.t.dy), c.affine(), c.statistics, c.view(c.t.dx),
-                                               c.view(c.t.dresidual), c.gradients(), c.execution));
+                                               c.view(c.t.dresidual), c.gradients(), c.execution()));
           }};
 }
 
@@ -67,13 +73,13 @@ Passes group_norm(Call<T> c) {
   const auto forward = [=](const Statistics& statistics) {
     return [=] {
       throw_if_error(group_norm_forward(options, c.in(c.t.x), c.affine(), c.in(c.t.residual), c.view(c.t.y), statistics,
-                                        c.execution));
+                                        c.execution()));
     };
   };
   return {forward(c.statistics), forward({}), [=] {
             throw_if_error(group_norm_backward(options, c.in(c.t.x), c.y_behind_residual(), c.in(c.t.residual),
                                                c.in(c.t.dy), c.affine(), c.statistics, c.view(c.t.dx),
-                                               c.view(c.t.dresidual), c.gradients(), c.execution));
+                                               c.view(c.t.dresidual), c.gradients(), c.execution()));
           }};
 }
 
@@ -84,12 +90,12 @@ Passes layer_norm(Call<T> c) {
   const auto forward = [=](const Statistics& statistics) {
     return [=] {
       throw_if_error(layer_norm_forward(options, c.in(c.t.x), c.affine(), c.in(c.t.residual), c.view(c.t.sum),
-                                        c.view(c.t.y), statistics, c.execution));
+                                        c.view(c.t.y), statistics, c.execution()));
     };
   };
   return {forward(c.statistics), forward({}), [=] {
             throw_if_error(layer_norm_backward(options, c.in(c.problem.add ? c.t.sum : c.t.x), c.in(c.t.dy), c.affine(),
-                                               c.statistics, {}, c.view(c.t.dx), c.gradients(), c.execution));
+                                               c.statistics, {}, c.view(c.t.dx), c.gradients(), c.execution()));
           }};
 }
 
@@ -100,20 +106,20 @@ Passes rms_norm(Call<T> c) {
   const auto forward = [=](double* mean_square) {
     return [=] {
       throw_if_error(rms_norm_forward(options, c.in(c.t.x), c.affine(), c.in(c.t.residual), c.view(c.t.sum),
-                                      c.view(c.t.y), mean_square, c.execution));
+                                      c.view(c.t.y), mean_square, c.execution()));
     };
   };
   return {forward(c.statistics.mean), forward(nullptr), [=] {
             throw_if_error(rms_norm_backward(options, c.in(c.problem.add ? c.t.sum : c.t.x), c.in(c.t.dy), c.affine(),
-                                             c.statistics.mean, {}, c.view(c.t.dx), c.gradients(), c.execution));
+                                             c.statistics.mean, {}, c.view(c.t.dx), c.gradients(), c.execution()));
           }};
 }
 
 }  // namespace
 
 template <class T>
-Passes ours(const Problem& problem, const Tensors<T>& tensors, Memory& memory) {
-  Call<T> call{problem, tensors, &memory};
+Passes ours(const Problem& problem, const Tensors<T>& tensors, Memory& memory, const int* threads) {
+  Call<T> call{problem, tensors, &memory, threads};
   const std::size_t statistics = problem.statistics();
   call.statistics = {memory.take<double>(statistics), memory.take<double>(statistics)};
   switch (problem.op) {
@@ -130,9 +136,9 @@ Passes ours(const Problem& problem, const Tensors<T>& tensors, Memory& memory) {
   return group_norm(call);
 }
 
-template Passes ours(const Problem&, const Tensors<float>&, Memory&);
-template Passes ours(const Problem&, const Tensors<double>&, Memory&);
-template Passes ours(const Problem&, const Tensors<bfloat16>&, Memory&);
-template Passes ours(const Problem&, const Tensors<float16>&, Memory&);
+template Passes ours(const Problem&, const Tensors<float>&, Memory&, const int*);
+template Passes ours(const Problem&, const Tensors<double>&, Memory&, const int*);
+template Passes ours(const Problem&, const Tensors<bfloat16>&, Memory&, const int*);
+template Passes ours(const Problem&, const Tensors<float16>&, Memory&, const int*);
 
 }  // namespace equinorm::bench

@@ -37,13 +37,14 @@ HWY_INLINE void ForEachTile(const Block& block, bool stream, const Strip& strip)
   }
 }
 
-/// How many elements behind a vector its inputs are fetched. Of the strips of a row as long as a page memory foresees
-/// little: half a page. Of shorter rows it does, but for outputs around the caches, where `ahead` is better. 0 fetches
-/// what is there.
+/// How many elements behind a vector its inputs are fetched. Memory foresees by itself (0 fetches what is there), but
+/// not the strips of long rows. Where the output goes around the caches, of rows of `many` columns or more the next
+/// strip is fetched, of shorter ones `ahead`; else half a page ahead of rows as long as one.
 template <class T>
-HWY_INLINE std::size_t FetchDistance(const Block& block, bool stream, std::size_t ahead) {
-  if (block.columns >= kAhead<T>) return kAhead<T> / 2;
-  return stream ? ahead : 0;
+HWY_INLINE std::size_t FetchDistance(const Block& block, std::size_t many, bool stream, std::size_t ahead) {
+  constexpr std::size_t kStrip = 256 / sizeof(Parameter<T>);
+  if (stream) return block.columns >= many ? kStrip : ahead;
+  return block.columns >= kAhead<T> ? kAhead<T> / 2 : 0;
 }
 
 /// Calls f with the coefficients of 1 or kElementwiseStrip vectors, make(0), make(1), …
@@ -67,7 +68,7 @@ void NormalizeColumns(const Forward<T>& tensors, const Block& block, const Coeff
   WithForward(tensors, [&](auto gate, auto residual, auto stream) HWY_ATTR {
     const Forward<T> t = tensors;  // in registers: a store may not be thought to change it
     const Coefficients<T> k = coefficients;
-    const T* fetched = t.x + FetchDistance<T>(block, t.stream, t.ahead);
+    const T* fetched = t.x + FetchDistance<T>(block, kAhead<T> / 2, t.stream, t.ahead);
     ForEachTile<T, kTileOfOne>(
         block, t.stream, [&](auto d, auto vectors, std::size_t c, std::size_t r, std::size_t end) HWY_ATTR {
           using N = Normalizer<decltype(d)>;
@@ -108,7 +109,7 @@ void GradientColumns(const Backward<T>& tensors, const Block& block, const Coeff
   WithBackward(tensors, [&](auto gate, auto output, auto residual, auto stream) HWY_ATTR {
     const Backward<T> t = tensors;
     const Coefficients<T> k = coefficients;
-    const std::size_t distance = FetchDistance<T>(block, t.stream, t.ahead);
+    const std::size_t distance = FetchDistance<T>(block, kAhead<T>, t.stream, t.ahead);
     const T *fetched_x = t.x + distance, *fetched_dy = t.dy + distance;
     ForEachTile<T, kTileOfTwo>(
         block, t.stream, [&](auto d, auto vectors, std::size_t c, std::size_t r, std::size_t end) HWY_ATTR {

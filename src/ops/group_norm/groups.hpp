@@ -161,6 +161,7 @@ class Groups {
     return first_channel(u) + (end_channel(u) - first_channel(u)) * part / p_.parts;
   }
 
+  /// How many channels of a group that lies in one piece are in the unit's part.
   std::size_t group_channels_of_part(const Unit& u) const {
     if (p_.parts == 1) return g_.group_channels;
     return (part_channel(u, u.part + 1) - part_channel(u, u.part)) / (u.end - u.begin);
@@ -177,7 +178,7 @@ class Groups {
     if (u.part + 1 == p_.parts && c.tail > 0) body(sample_begin(u) + c.rows * c.width, Block{1, c.width, c.tail});
   }
 
-  /// Columns: the rows of a part, and those of the parts before it.
+  /// Columns: where a part begins, as for_each_block cuts them.
   std::size_t first_row(const Unit& u, std::size_t part) const {
     return std::min(u.columns.blocks * part / p_.parts * u.columns.block_rows, u.columns.rows);
   }
@@ -288,6 +289,7 @@ class Groups {
     s.variance[k] = variance;
     s.inverse[k] = 1 / std::sqrt(variance + epsilon_);
   }
+
   double gamma(std::size_t c) const { return affine_.gamma == nullptr ? 1.0 : static_cast<double>(affine_.gamma[c]); }
   double beta(std::size_t c) const { return affine_.beta == nullptr ? 0.0 : static_cast<double>(affine_.beta[c]); }
 

@@ -179,55 +179,71 @@ void CarefulNormalizeRow(const RowForward<T>& n, const RowCoefficients<T>& k, co
   }
 }
 
-/// Rows of forward that go together, and from which size (bytes) on they go one by one: more would not stay in the
-/// caches.
-inline constexpr std::size_t kGroupRows = 4;
-inline constexpr std::size_t kLongRow = 64 << 10;
+/// From which size (bytes) on rows go one by one: the one before would not stay in the caches.
+inline constexpr std::size_t kLongRow = 6 << 10;
 
-/// Forward: each step for all rows of a group, since what it ends with (a sum over the lanes, a root, a quotient) comes
-/// about while it goes on with the other rows.
+/// Forward, the rows first … last − 1. What the sums of a row end in (lanes added one to another, a root, a quotient)
+/// is waited for step by step; so y of the row before is written between these sums and their end, and the end comes
+/// about while the sums of the next row are taken.
+template <bool kCentered, class T>
+HWY_INLINE void NormalizeRun(const RowForward<T>& n, const RowAffine<T>& affine, std::size_t first, std::size_t last,
+                             std::size_t ahead) {
+  const Rows<const T> s = n.residual.data != nullptr ? Rows<const T>{n.sum.data, n.sum.stride} : n.x;
+  const double inverse_features = 1.0 / static_cast<double>(n.features);
+  /// Makes the row that is normalized, and what its differences are taken from.
+  const auto prepare = [&](std::size_t r) EQUINORM_INLINE {
+    if (n.residual.data != nullptr) AddRow(n.x.at(r), n.residual.at(r), n.sum.at(r), n.features);
+    return kCentered ? RowShift(s.at(r), n.features) : Parameter<T>{0};
+  };
+  RowCoefficients<T> k{};
+  Parameter<T> next_shift = prepare(first);
+  for (std::size_t r = first; r <= last; ++r) {
+    const T* row = s.at(r);
+    const Parameter<T> shift = next_shift;
+    RowSums sums{hn::Zero(F64()), hn::Zero(F64())};
+    if (r < last) {
+      if (r + 1 < last) next_shift = prepare(r + 1);
+      if constexpr (kCentered) {
+        sums = SumDifferences(row, n.features, shift);
+      } else {
+        sums = SumSquares(row, n.features);
+      }
+    }
+    if (r > first) {
+      const T* before = s.at(r - 1);
+      T* y = n.y.at(r - 1);
+      if (k.careful) {
+        CarefulNormalizeRow(n, k, affine, before, y);
+      } else {
+        WithBool(n.activation != Activation::none, [&](auto gate) HWY_ATTR {
+          WithBool(n.stream, [&](auto stream) HWY_ATTR {
+            NormalizeRow<kCentered, gate, stream>(n, k, affine, before, y, n.x.at(r - 1 + ahead));
+          });
+        });
+      }
+    }
+    if (r < last) {
+      RowMean found{0, 0};
+      if constexpr (kCentered) {
+        found = RowMoments(sums, row, n.features, inverse_features, shift);
+      } else {
+        found.variance = RowMeanSquare(sums, row, n.features, inverse_features);
+      }
+      k.Set(found.mean, found.variance, n.epsilon);
+      if (n.mean != nullptr) n.mean[r] = found.mean;
+      if (n.variance != nullptr) n.variance[r] = found.variance;
+    }
+  }
+}
+
 template <bool kCentered, class T>
 void NormalizeRows(const RowForward<T>& norm, std::size_t begin, std::size_t end) {
   const RowForward<T> n = norm;
-  const Rows<const T> s = n.residual.data != nullptr ? Rows<const T>{n.sum.data, n.sum.stride} : n.x;
   const RowAffine<T> affine(n);
-  const std::size_t group = n.features * sizeof(T) > kLongRow ? 1 : kGroupRows;
-  const double inverse_features = 1.0 / static_cast<double>(n.features);
-  for (std::size_t first = begin; first < end; first += group) {
-    const std::size_t count = std::min(group, end - first);
-    Parameter<T> shifts[kGroupRows];  // what RowMoments takes differences from
-    RowMean found[kGroupRows];
-    RowCoefficients<T> k[kGroupRows];
-    for (std::size_t i = 0; i < count; ++i) {
-      const std::size_t r = first + i;
-      if (n.residual.data != nullptr) AddRow(n.x.at(r), n.residual.at(r), n.sum.at(r), n.features);
-      if constexpr (kCentered) shifts[i] = RowShift(s.at(r), n.features);
-    }
-    for (std::size_t i = 0; i < count; ++i) {
-      const T* row = s.at(first + i);
-      if constexpr (kCentered) {
-        found[i] = RowMoments(row, n.features, inverse_features, shifts[i]);
-      } else {
-        found[i] = {0, RowMeanSquare(row, n.features, inverse_features)};
-      }
-    }
-    for (std::size_t i = 0; i < count; ++i) {
-      k[i].Set(found[i].mean, found[i].variance, n.epsilon);
-      if (n.mean != nullptr) n.mean[first + i] = found[i].mean;
-      if (n.variance != nullptr) n.variance[first + i] = found[i].variance;
-    }
-    WithBool(n.activation != Activation::none, [&](auto gate) HWY_ATTR {
-      WithBool(n.stream, [&](auto stream) HWY_ATTR {
-        for (std::size_t i = 0; i < count; ++i) {
-          const std::size_t r = first + i;
-          if (k[i].careful) {
-            CarefulNormalizeRow(n, k[i], affine, s.at(r), n.y.at(r));
-          } else {
-            NormalizeRow<kCentered, gate, stream>(n, k[i], affine, s.at(r), n.y.at(r), n.x.at(r + group));
-          }
-        }
-      });
-    });
+  const bool alone = n.features * sizeof(T) > kLongRow;
+  const std::size_t run = alone ? 1 : end - begin;
+  for (std::size_t first = begin; first < end; first += run) {
+    NormalizeRun<kCentered>(n, affine, first, std::min(first + run, end), alone ? 1 : 2);
   }
 }
 

@@ -28,14 +28,15 @@ HWY_INLINE Parameter<T> RowShift(const T* HWY_RESTRICT x, std::size_t length) {
   return SumOfFirst(x, sampled) / static_cast<Parameter<T>>(sampled);
 }
 
-/// Mean and biased variance.
-struct RowMean {
-  double mean, variance;
+/// The sums that the moments of a row are found from, their lanes not added yet: what that ends in can wait until other
+/// work has been begun.
+struct RowSums {
+  hn::Vec<F64> first, second;
 };
 
-/// The moments of a row, from sums of differences to a shift near its mean (see AccumulateColumnMoments).
+/// Σd and Σd², d = x − shift.
 template <class T>
-HWY_INLINE RowMean RowMoments(const T* HWY_RESTRICT x, std::size_t length, double inverse_length, Parameter<T> shift) {
+HWY_INLINE RowSums SumDifferences(const T* HWY_RESTRICT x, std::size_t length, Parameter<T> shift) {
   using D = Tag<T>;
   constexpr D d;
   const auto shifts = hn::Set(d, shift);
@@ -47,7 +48,33 @@ HWY_INLINE RowMean RowMoments(const T* HWY_RESTRICT x, std::size_t length, doubl
   AddPairs(
       d, length, [&](std::size_t i) EQUINORM_INLINE { return pair(LoadElements(d, x + i)); },
       [&](std::size_t i, std::size_t count) EQUINORM_INLINE { return pair(LoadFirst(d, x + i, count)); }, sums);
-  const auto [sum, squares] = Trusted({Total(sums.first), Total(sums.second)}, x, 1, 0, length, shift);
+  return {FoldVectors(sums.first), FoldVectors(sums.second)};
+}
+
+/// Σx² (second).
+template <class T>
+HWY_INLINE RowSums SumSquares(const T* HWY_RESTRICT x, std::size_t length) {
+  using D = Tag<T>;
+  constexpr D d;
+  LanePairs<D> sums;
+  const auto pair = [&](hn::Vec<D> value) EQUINORM_INLINE { return Pair<D>{hn::Zero(d), hn::Mul(value, value)}; };
+  AddPairs(
+      d, length, [&](std::size_t i) EQUINORM_INLINE { return pair(LoadElements(d, x + i)); },
+      [&](std::size_t i, std::size_t count) EQUINORM_INLINE { return pair(LoadFirst(d, x + i, count)); }, sums);
+  return {hn::Zero(F64()), FoldVectors(sums.second)};
+}
+
+/// Mean and biased variance.
+struct RowMean {
+  double mean, variance;
+};
+
+/// The moments of a row, from SumDifferences to a shift near its mean (see AccumulateColumnMoments).
+template <class T>
+HWY_INLINE RowMean RowMoments(const RowSums& sums, const T* HWY_RESTRICT x, std::size_t length, double inverse_length,
+                              Parameter<T> shift) {
+  const SegmentSums found{FoldLanes(F64(), sums.first), FoldLanes(F64(), sums.second)};
+  const auto [sum, squares] = Trusted(found, x, 1, 0, length, shift);
   if (!std::isfinite(squares)) {
     const Moments moments = CarefulSegmentMoments(x, 1, 0, length);
     return {moments.mean, moments.variance()};
@@ -56,17 +83,12 @@ HWY_INLINE RowMean RowMoments(const T* HWY_RESTRICT x, std::size_t length, doubl
   return {static_cast<double>(shift) + offset, std::max(squares - sum * offset, 0.0) * inverse_length};
 }
 
-/// Σx²/length. Where floats do not do, the square of one, and the sum of any number of them, fit in a double.
+/// Σx²/length, from SumSquares. Where floats do not do, the square of one, and the sum of any number of them, fit in a
+/// double.
 template <class T>
-HWY_INLINE double RowMeanSquare(const T* HWY_RESTRICT x, std::size_t length, double inverse_length) {
-  using D = Tag<T>;
-  constexpr D d;
-  LanePairs<D> sums;
-  const auto pair = [&](hn::Vec<D> value) EQUINORM_INLINE { return Pair<D>{hn::Zero(d), hn::Mul(value, value)}; };
-  AddPairs(
-      d, length, [&](std::size_t i) EQUINORM_INLINE { return pair(LoadElements(d, x + i)); },
-      [&](std::size_t i, std::size_t count) EQUINORM_INLINE { return pair(LoadFirst(d, x + i, count)); }, sums);
-  return Trusted({0, Total(sums.second)}, x, 1, 0, length, 0).squares * inverse_length;
+HWY_INLINE double RowMeanSquare(const RowSums& sums, const T* HWY_RESTRICT x, std::size_t length,
+                                double inverse_length) {
+  return Trusted({0, FoldLanes(F64(), sums.second)}, x, 1, 0, length, 0).squares * inverse_length;
 }
 
 }  // namespace HWY_NAMESPACE

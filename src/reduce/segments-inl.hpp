@@ -42,16 +42,29 @@ HWY_INLINE hn::TFromD<D> FoldLanes(D, hn::Vec<D> v) {
   }
 }
 
-/// The same of n vectors, the lanes of all in a row: whatever the lanes of one, the order is the same.
+/// The same of n vectors, the lanes of all in a row, down to the lanes of one.
+template <class V, std::size_t n>
+HWY_INLINE V FoldVectors(const V (&vectors)[n]) {
+  if constexpr (n == 1) {
+    return vectors[0];
+  } else {
+    V folded[n / 2];
+    for (std::size_t i = 0; i < n / 2; ++i) folded[i] = hn::Add(vectors[i], vectors[i + n / 2]);
+    return FoldVectors(folded);
+  }
+}
+/// Of sums of kVectors vectors, each of kParts.
+template <class V, std::size_t kVectors, std::size_t kParts>
+HWY_INLINE V FoldVectors(const V (&sums)[kVectors][kParts]) {
+  V flat[kVectors * kParts];
+  for (std::size_t i = 0; i < kVectors * kParts; ++i) flat[i] = sums[i / kParts][i % kParts];
+  return FoldVectors(flat);
+}
+
+/// Down to a single value: whatever the lanes of a vector, the order is the same.
 template <class D, std::size_t n>
 HWY_INLINE hn::TFromD<D> FoldLanes(D d, const hn::Vec<D> (&vectors)[n]) {
-  if constexpr (n == 1) {
-    return FoldLanes(d, vectors[0]);
-  } else {
-    hn::Vec<D> folded[n / 2];
-    for (std::size_t i = 0; i < n / 2; ++i) folded[i] = hn::Add(vectors[i], vectors[i + n / 2]);
-    return FoldLanes(d, folded);
-  }
+  return FoldLanes(d, FoldVectors(vectors));
 }
 
 /// 32 sums in double, in vectors: vector v of D is widened to kParts of them.
@@ -129,9 +142,7 @@ HWY_INLINE void AddPairs(D d, std::size_t length, const Value& value, const Last
 /// The total of one of the two, lanes added by halves.
 template <std::size_t kVectors, std::size_t kParts>
 HWY_INLINE double Total(const hn::Vec<F64> (&sums)[kVectors][kParts]) {
-  hn::Vec<F64> flat[kVectors * kParts];
-  for (std::size_t i = 0; i < kVectors * kParts; ++i) flat[i] = sums[i / kParts][i % kParts];
-  return FoldLanes(F64(), flat);
+  return FoldLanes(F64(), FoldVectors(sums));
 }
 
 /// Σd and Σd² over all values of some segments, d = x − shift.

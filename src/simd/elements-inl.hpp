@@ -163,16 +163,28 @@ template <bool kStream, class D, class T>
 HWY_INLINE void StorePair(hn::Vec<D> a, hn::Vec<D> b, D d, T* HWY_RESTRICT p) {
   if constexpr (std::is_same_v<T, bfloat16> && hn::MaxLanes(D()) >= 4) {
     // The halves of both side by side: half the work of rounding each by itself. What is cut off carries into what is
-    // kept if it is more than half of the last place, or half of it and that place odd: then the sum below overflows
-    // sixteen bits, which shows at the top of an average.
+    // kept if it is more than half of the last place, or half of it and that place odd.
     const hn::Repartition<std::uint16_t, D> d16;
     const auto bits_a = hn::BitCast(d16, a), bits_b = hn::BitCast(d16, b);
     const auto kept = hn::ConcatOdd(d16, bits_b, bits_a), cut = hn::ConcatEven(d16, bits_b, bits_a);
+    auto* halves = reinterpret_cast<std::uint16_t*>(p);
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+    if constexpr (hn::MaxLanes(D()) == 16) {  // by masks. NaN, more than infinity whatever the sign, takes no carry
+      const auto one = _mm512_set1_epi16(1), magnitude = hn::Add(kept, kept).raw;
+      const auto number = _mm512_cmple_epu16_mask(magnitude, hn::Set(d16, 0xFF00).raw);
+      const auto cut_or_odd = _mm512_ternarylogic_epi32(cut.raw, kept.raw, one, 0xF8);  // cut | (kept & 1)
+      const auto carries = _mm512_mask_cmpgt_epu16_mask(number, cut_or_odd, hn::Set(d16, 0x8000).raw);
+      const hn::Vec<decltype(d16)> rounded{_mm512_mask_add_epi16(kept.raw, carries, kept.raw, one)};
+      StoreHalves<kStream>(rounded, d16, halves);
+      return;
+    }
+#endif
+    // The sum below overflows sixteen bits if there is a carry, which shows at the top of an average.
     const auto odd = hn::And(kept, hn::Set(d16, 1));
     const auto carry = hn::ShiftRight<15>(hn::AverageRound(cut, hn::Add(odd, hn::Set(d16, 0x7FFE))));
     // Infinity and NaN, whose exponent is all ones whatever the sign, take no carry.
     const auto special = hn::SaturatedSub(hn::Add(kept, kept), hn::Set(d16, 0xFEFF));
-    StoreHalves<kStream>(hn::Add(kept, hn::SaturatedSub(carry, special)), d16, reinterpret_cast<std::uint16_t*>(p));
+    StoreHalves<kStream>(hn::Add(kept, hn::SaturatedSub(carry, special)), d16, halves);
   } else {
     StoreElements<kStream>(a, d, p);
     StoreElements<kStream>(b, d, p + hn::MaxLanes(D()));

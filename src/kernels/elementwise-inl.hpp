@@ -126,11 +126,10 @@ struct Differentiator : Normalizer<D> {
 /// Stores a result of a pass that was compiled for kGate and kStream.
 template <Gate kGate, bool kStream, class D, class T>
 HWY_INLINE void StoreResult(hn::Vec<D> v, D d, T* p, std::size_t count, bool stream) {
-  if (kGate == Gate::any && stream) {
-    StoreCount<true>(v, d, p, count);
-  } else {
-    StoreCount<kStream>(v, d, p, count);
+  if constexpr (kGate == Gate::any && !kStream) {
+    if (stream) return StoreCount<true>(v, d, p, count);
   }
+  StoreCount<kStream>(v, d, p, count);
 }
 
 template <Gate kGate, bool kResidual, bool kStream, class T, class D>

@@ -179,12 +179,13 @@ void CarefulNormalizeRow(const RowForward<T>& n, const RowCoefficients<T>& k, co
   }
 }
 
-/// From which size (bytes) on rows go one by one: the one before would not stay in the caches.
+/// Rows longer than this (bytes) go one by one: two of them and their y would crowd the first cache.
 inline constexpr std::size_t kLongRow = 6 << 10;
 
 /// Forward, the rows first … last − 1. What the sums of a row end in (lanes added one to another, a root, a quotient)
 /// is waited for step by step; so y of the row before is written between these sums and their end, and the end comes
-/// about while the sums of the next row are taken.
+/// about while the sums of the next row are taken. Behind the row that is written, the next to be read is the
+/// `ahead`-th.
 template <bool kCentered, class T>
 HWY_INLINE void NormalizeRun(const RowForward<T>& n, const RowAffine<T>& affine, std::size_t first, std::size_t last,
                              std::size_t ahead) {

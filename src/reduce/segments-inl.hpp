@@ -236,7 +236,8 @@ void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, std::size_t
   const bool ahead = FetchesAhead<T>(planes);
 
   const std::size_t step = SampleStep(samples), sampled = SampledLength(length, step);
-  const auto weight = Parameter<T>{1} / static_cast<Parameter<T>>((samples + step - 1) / step * sampled);
+  const std::size_t taken = (samples + step - 1) / step * sampled;
+  const auto weight = Parameter<T>{1} / static_cast<Parameter<T>>(taken);
   Parameter<T> shifts[kMaxPlaneChannels];
   for (std::size_t c = 0; c < channels; ++c) {
     if (count >= samples * length) {

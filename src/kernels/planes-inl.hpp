@@ -22,7 +22,8 @@ HWY_INLINE void ForEachVector(D d, std::size_t begin, std::size_t length, const 
   if (i < length) body(begin + i, length - i);
 }
 
-/// Where y goes around the caches, memory would wait else for the statistics of these planes: the next are fetched.
+/// Where y goes around the caches, memory would wait else for the statistics of these planes: the next are fetched. A
+/// residual was not read before, so what comes next of it is.
 template <class T>
 void NormalizePlanes(const Forward<T>& tensors, const PlaneBlock& block, const Coefficients<T>& coefficients) {
   WithForward(tensors, [&](auto gate, auto residual, auto stream) HWY_ATTR {
@@ -35,6 +36,7 @@ void NormalizePlanes(const Forward<T>& tensors, const PlaneBlock& block, const C
         const Normalizer<D> normalizer(PerChannel(), D(), k, c);
         ForEachVector(D(), s * stride + c * spacing, length, [&](std::size_t at, std::size_t count) HWY_ATTR {
           if (stream || (gate == Gate::any && t.stream)) hwy::Prefetch(t.x + at + t.ahead);
+          if constexpr (stream && residual) hwy::Prefetch(t.residual + at + kAhead<T>);
           NormalizeVector<gate, residual, stream>(D(), t, at, count, normalizer);
         });
       }
@@ -49,10 +51,9 @@ void PlaneDotSums(const Backward<T>& tensors, const PlaneBlock& block, const Coe
     using D = Tag<T>;
     const Backward<T> t = tensors;
     const Coefficients<T> k = coefficients;
-    const bool ahead = FetchesAhead<T>(block);
     const auto gradient = [&](std::size_t at, std::size_t c, std::size_t count, auto difference) EQUINORM_INLINE {
-      if (ahead) hwy::Prefetch(t.dy + at + kAhead<T>);
-      if (output && ahead) hwy::Prefetch(t.y + at + kAhead<T>);
+      hwy::Prefetch(t.dy + at + kAhead<T>);
+      if constexpr (output) hwy::Prefetch(t.y + at + kAhead<T>);
       return GatedGradient<gate, output>(D(), t, at, count, difference, Normalizer<D>(PerChannel(), D(), k, c));
     };
     PlaneDots(t.x, block, k.mean, k.unit, gradient, sum, dot);

@@ -24,13 +24,6 @@ namespace HWY_NAMESPACE {
 
 inline constexpr std::size_t kSegmentLanes = 32;
 
-/// Whether what lies kAhead behind an element is worth fetching: it is of the same segment or the one that comes next.
-/// Behind a short one of many samples lies another group of channels, whose turn is much later.
-template <class T>
-HWY_INLINE bool FetchesAhead(const PlaneBlock& planes) {
-  return planes.samples == 1 || planes.length >= kAhead<T>;
-}
-
 /// The sum of the lanes of a vector, by halves: lane i takes lane i + lanes/2, then i + lanes/4, …
 template <class D>
 HWY_INLINE hn::TFromD<D> FoldLanes(D, hn::Vec<D> v) {
@@ -233,7 +226,6 @@ void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, std::size_t
   constexpr D d;
   const auto [samples, stride, channels, spacing, length] = planes;  // clang 14 lets no lambda capture these
   const double n = static_cast<double>(samples * length), inverse = 1 / n;
-  const bool ahead = FetchesAhead<T>(planes);
 
   const std::size_t step = SampleStep(samples), sampled = SampledLength(length, step);
   const std::size_t taken = (samples + step - 1) / step * sampled;
@@ -274,7 +266,7 @@ void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, std::size_t
       AddPairs(
           d, length,
           [&](std::size_t i) EQUINORM_INLINE {
-            if (ahead) hwy::Prefetch(segment + i + kAhead<T>);
+            hwy::Prefetch(segment + i + kAhead<T>);
             return pair(LoadElements(d, segment + i));
           },
           [&](std::size_t i, std::size_t rest) EQUINORM_INLINE { return pair(LoadFirst(d, segment + i, rest)); }, sums);
@@ -303,7 +295,6 @@ HWY_INLINE void PlaneDots(const T* HWY_RESTRICT x, const PlaneBlock& planes, con
   constexpr D d;
   constexpr std::size_t kLanes = hn::MaxLanes(d);
   const auto [samples, stride, channels, spacing, length] = planes;  // clang 14 lets no lambda capture these
-  const bool ahead = FetchesAhead<T>(planes);
   HWY_ALIGN double all[kMaxPlaneChannels][LanePairs<D>::kSaved];
   for (std::size_t s = 0; s < samples; ++s) {
     for (std::size_t c = 0; c < channels; ++c) {
@@ -319,7 +310,7 @@ HWY_INLINE void PlaneDots(const T* HWY_RESTRICT x, const PlaneBlock& planes, con
       AddPairs(
           d, length,
           [&](std::size_t i) EQUINORM_INLINE {
-            if (ahead) hwy::Prefetch(x + base + i + kAhead<T>);
+            hwy::Prefetch(x + base + i + kAhead<T>);
             return pair(i, kLanes);
           },
           pair, sums);

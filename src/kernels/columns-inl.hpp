@@ -7,6 +7,7 @@
 #endif
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 
 #include "kernels/elementwise-inl.hpp"
@@ -78,6 +79,7 @@ void NormalizeColumns(const Forward<T>& tensors, const Block& block, const Coeff
               std::size_t at = r * block.stride + c;
               const auto one = [&](const N& normalizer) HWY_ATTR {
                 hwy::Prefetch(fetched + at);
+                if constexpr (stream && residual) hwy::Prefetch(t.residual + at + kAhead<T>);
                 NormalizeVector<gate, residual, stream>(d, t, at, hn::Lanes(d), normalizer);
                 at += hn::Lanes(d);
               };
@@ -98,9 +100,15 @@ void ColumnDots(const Backward<T>& tensors, const Block& block, const Coefficien
       using N = Normalizer<decltype(d)>;
       return GatedGradient<gate, output>(d, t, at, hn::Lanes(d), difference, N(PerColumn(), d, k, column));
     };
-    constexpr bool kHeavy = gate == Gate::any;
-    AccumulateColumnDots<kHeavy>(t.x, t.dy, block.rows, block.stride, block.columns, k.mean, k.unit, gradient, sum,
-                                 dot);
+    const auto accumulate = [&](const auto& inputs) EQUINORM_INLINE {
+      constexpr bool kHeavy = gate == Gate::any;
+      AccumulateColumnDots<kHeavy>(inputs, block.rows, block.stride, block.columns, k.mean, k.unit, gradient, sum, dot);
+    };
+    if constexpr (output) {
+      accumulate(std::array{t.x, t.dy, t.y});
+    } else {
+      accumulate(std::array{t.x, t.dy});
+    }
   });
 }
 

@@ -11,6 +11,7 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 
@@ -42,33 +43,35 @@ HWY_INLINE hn::Vec<D> PowerReciprocal(D d, hn::Vec<D> x) {
 }
 
 /// Fetches the next block while this one is worked on: strips go down a block, memory wants to be read along its rows.
-/// Each step asks for as many bytes, in order, as it works on itself. Past the end of a tensor it asks in vain. Of a
+/// Each step asks for as many elements, in order, as it works on itself. Past the end of a tensor it asks in vain. Of a
 /// block that is some columns of a wider matrix the next is what stands behind it in the same rows.
+template <class T, std::size_t kInputs>
 class Prefetcher {
  public:
-  template <class T>
-  Prefetcher(const T* x, std::size_t rows, std::size_t stride, std::size_t columns)
-      : next_(reinterpret_cast<const char*>(x + rows * stride)), ahead_(stride == columns ? 0 : columns * sizeof(T)) {}
-  /// Works on the kBytes from p on.
-  template <std::size_t kBytes>
-  HWY_INLINE void Step(const void* p) {
-    const char* next = ahead_ == 0 ? next_ : static_cast<const char*>(p) + ahead_;
-    for (std::size_t line = 0; line < kBytes; line += 64) hwy::Prefetch(next + line);
-    next_ += kBytes;
+  Prefetcher(const std::array<const T*, kInputs>& inputs, std::size_t rows, std::size_t stride, std::size_t columns)
+      : inputs_(inputs), next_(rows * stride), ahead_(stride == columns ? 0 : columns) {}
+  /// Works on the kCount elements from `at` on.
+  template <std::size_t kCount>
+  HWY_INLINE void Step(std::size_t at) {
+    const std::size_t next = ahead_ == 0 ? next_ : at + ahead_;
+    for (const T* input : inputs_) {
+      for (std::size_t i = 0; i < kCount; i += 64 / sizeof(T)) hwy::Prefetch(input + next + i);
+    }
+    next_ += kCount;
   }
 
  private:
-  const char* next_;
-  std::size_t ahead_;
+  std::array<const T*, kInputs> inputs_;
+  std::size_t next_, ahead_;
 };
 
 /// Adds the pairs term(tag, row, column) of a matrix to sum and product ([columns]), kTogether rows at a time along
-/// their columns; scaled(tag, column, second) is what the second of a pair stands for. x, and if kTwo dy, are what term
-/// reads: what comes next is fetched, the next strip or at the end of the columns the next rows. Strips of kVectors.
-template <std::size_t kVectors, bool kTwo, class T, class TermOf, class Scaled>
-HWY_INLINE void AccumulateWide(const T* x, const T* dy, std::size_t rows, std::size_t stride, std::size_t columns,
-                               double* HWY_RESTRICT sum, double* HWY_RESTRICT product, const TermOf& term,
-                               const Scaled& scaled) {
+/// their columns; scaled(tag, column, second) is what the second of a pair stands for. Inputs are what term reads: what
+/// comes next of them is fetched, the next strip or at the end of the columns the next rows. Strips of kVectors.
+template <std::size_t kVectors, class T, std::size_t kInputs, class TermOf, class Scaled>
+HWY_INLINE void AccumulateWide(const std::array<const T*, kInputs>& inputs, std::size_t rows, std::size_t stride,
+                               std::size_t columns, double* HWY_RESTRICT sum, double* HWY_RESTRICT product,
+                               const TermOf& term, const Scaled& scaled) {
   for (std::size_t r = 0; r < rows; r += kTogether) {
     const std::size_t end = std::min(r + kTogether, rows);
     ForEachStrip<kVectors>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t column) EQUINORM_INLINE {
@@ -81,8 +84,7 @@ HWY_INLINE void AccumulateWide(const T* x, const T* dy, std::size_t rows, std::s
       for (std::size_t row = r; row < end; ++row) {
         const std::size_t fetched = row * stride + column + next;
         for (std::size_t i = 0; i < kWidth; i += 64 / sizeof(T)) {
-          hwy::Prefetch(x + fetched + i);
-          if constexpr (kTwo) hwy::Prefetch(dy + fetched + i);
+          Unroll<kInputs>([&](auto k) EQUINORM_INLINE { hwy::Prefetch(inputs[k] + fetched + i); });
         }
         Unroll<vectors>([&](auto v) EQUINORM_INLINE { pairs.Add(v, term(d, row, column + v * kLanes)); });
       }
@@ -206,7 +208,7 @@ void AccumulateNarrowMoments(const T* HWY_RESTRICT x, std::size_t rows, std::siz
   const std::size_t sample = SampleStep(rows), samples = (rows + sample - 1) / sample;
   const auto weight = Parameter<T>{1} / static_cast<Parameter<T>>(samples);
   const ColumnBlock<T> block(x, rows, stride, count);
-  Prefetcher next(x, rows, stride, columns);
+  Prefetcher next(std::array{x}, rows, stride, columns);
   ForEachStrip<kColumnStrip>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t column) HWY_ATTR {
     using D = decltype(d);
     constexpr std::size_t kVectors = vectors, kLanes = hn::MaxLanes(D());
@@ -221,9 +223,9 @@ void AccumulateNarrowMoments(const T* HWY_RESTRICT x, std::size_t rows, std::siz
     PairSums<D, kVectors> sums;
     for (std::size_t r = 0; r < rows; r += kTogether) {
       sums.Add(r, std::min(r + kTogether, rows), [&](std::size_t row, std::size_t v) EQUINORM_INLINE {
-        const T* at = x + row * stride + column + v * kLanes;
-        if (v == 0) next.template Step<kVectors * kLanes * sizeof(T)>(at);
-        const auto difference = hn::Sub(LoadElements(d, at), shift[v]);
+        const std::size_t at = row * stride + column + v * kLanes;
+        if (v == 0) next.template Step<kVectors * kLanes>(at);
+        const auto difference = hn::Sub(LoadElements(d, x + at), shift[v]);
         return Pair<D>{difference, hn::Mul(difference, difference)};
       });
     }
@@ -267,8 +269,8 @@ void AccumulateWideMoments(const T* HWY_RESTRICT x, std::size_t rows, std::size_
     }
     std::fill_n(sums, width, 0.0);
     std::fill_n(squares, width, 0.0);
-    AccumulateWide<kWideStrip, false>(
-        panel, panel, rows, stride, width, sums, squares,
+    AccumulateWide<kWideStrip>(
+        std::array{panel}, rows, stride, width, sums, squares,
         [&](auto d, std::size_t row, std::size_t column) EQUINORM_INLINE {
           const auto difference =
               hn::Sub(LoadElements(d, panel + row * stride + column), hn::LoadU(d, shifts + column));
@@ -303,13 +305,14 @@ void AccumulateColumnMoments(const T* HWY_RESTRICT x, std::size_t rows, std::siz
 
 /// Adds Σ g and Σ g·d to sum and dot ([columns]), where d = x − mean and g = gradient(tag, index, column, d) is what
 /// the activation let through; index counts elements from x. Products are of d·unit ([columns]), a power of two that
-/// brings d near 1: so they vanish only beside a g that is denormal itself. dy is what gradient reads, fetched ahead.
-/// kHeavy: gradient is long, as behind SiLU or GELU, and is written out fewer times.
-template <bool kHeavy, class T, class Gradient>
-HWY_INLINE void AccumulateColumnDots(const T* HWY_RESTRICT x, const T* HWY_RESTRICT dy, std::size_t rows,
-                                     std::size_t stride, std::size_t columns, const Parameter<T>* HWY_RESTRICT mean,
+/// brings d near 1: so they vanish only beside a g that is denormal itself. Inputs are x and what else gradient reads,
+/// fetched ahead. kHeavy: gradient is long, as behind SiLU or GELU, and is written out fewer times.
+template <bool kHeavy, class T, std::size_t kInputs, class Gradient>
+HWY_INLINE void AccumulateColumnDots(const std::array<const T*, kInputs>& inputs, std::size_t rows, std::size_t stride,
+                                     std::size_t columns, const Parameter<T>* HWY_RESTRICT mean,
                                      const Parameter<T>* HWY_RESTRICT unit, const Gradient& gradient,
                                      double* HWY_RESTRICT sum, double* HWY_RESTRICT dot) {
+  const T* HWY_RESTRICT x = inputs[0];
   if (columns > kNarrowDots) {
     const auto term = [&](auto d, std::size_t row, std::size_t column) EQUINORM_INLINE {
       const std::size_t index = row * stride + column;
@@ -325,10 +328,10 @@ HWY_INLINE void AccumulateColumnDots(const T* HWY_RESTRICT x, const T* HWY_RESTR
       return product;
     };
     constexpr std::size_t kStrip = kHeavy ? kColumnStrip : kWideStrip;
-    AccumulateWide<kStrip, true>(x, dy, rows, stride, columns, sum, dot, term, scaled);
+    AccumulateWide<kStrip>(inputs, rows, stride, columns, sum, dot, term, scaled);
     return;
   }
-  Prefetcher next_x(x, rows, stride, columns), next_dy(dy, rows, stride, columns);
+  Prefetcher next(inputs, rows, stride, columns);
   ForEachStrip<kColumnStrip>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t column) HWY_ATTR {
     using D = decltype(d);
     using Wide = Widened<D>;
@@ -344,10 +347,7 @@ HWY_INLINE void AccumulateColumnDots(const T* HWY_RESTRICT x, const T* HWY_RESTR
     for (std::size_t r = 0; r < rows; r += kTogether) {
       sums.Add(r, std::min(r + kTogether, rows), [&](std::size_t row, std::size_t v) EQUINORM_INLINE {
         const std::size_t index = row * stride + column + v * kLanes;
-        if (v == 0) {
-          next_x.template Step<kVectors * kLanes * sizeof(T)>(x + index);
-          next_dy.template Step<kVectors * kLanes * sizeof(T)>(dy + index);
-        }
+        if (v == 0) next.template Step<kVectors * kLanes>(index);
         const auto difference = hn::Sub(LoadElements(d, x + index), means[v]);
         const auto g = gradient(d, index, column + v * kLanes, difference);
         return Pair<D>{g, hn::Mul(g, hn::Mul(difference, units[v]))};

@@ -22,7 +22,7 @@ class Segments {
   /// Statistics, then y.
   void forward(kernels::Forward<T> t, const Statistics& out, const ForwardChannels<T>& channels) const {
     t.stream = streams(t.y);
-    t.ahead = next_group();
+    t.ahead = p_.group * g_.inner;
     run([&](const Part& part) { moments(part, t.x); },
         [&](std::size_t c) {
           finish_statistics(c, out);
@@ -58,7 +58,7 @@ class Segments {
 
   void differentiate(kernels::Backward<T> t, const BackwardChannels<T>& channels) const {
     t.stream = streams(t.dx);
-    t.ahead = next_group();
+    t.ahead = p_.group * g_.inner;
     channels.forward().prepare_all();
     run([&](const Part& part) { dots(part, t); }, [&](std::size_t c) { finish_gradients(c, t, channels); },
         [&](const Part& part) { differentiate_part(part, t, channels); });
@@ -114,12 +114,6 @@ class Segments {
     return kernels::streams(g_.elements, out, p_.flat ? std::gcd(p_.group, g_.channels) * g_.inner : g_.inner);
   }
   bool whole_lines(std::size_t begin, std::size_t end) const { return !p_.flat || end - begin == p_.group; }
-
-  /// How far behind its values those of the next group of channels lie; a page at least, or they would come too late.
-  std::size_t next_group() const {
-    const std::size_t distance = p_.group * g_.inner;
-    return p_.flat ? distance : std::max(distance, kAhead<T>);
-  }
 
   kernels::Coefficients<T> coefficients() const { return s_.coefficients; }
   std::size_t at(std::size_t c, std::size_t part) const { return part * g_.channels + c; }

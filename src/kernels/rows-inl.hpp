@@ -148,15 +148,17 @@ HWY_INLINE void AddRow(const T* x, const T* residual, T* sum, std::size_t featur
   });
 }
 
-/// y of a row. Where it goes around the caches, next, the row that will take this one's place, is fetched: memory would
-/// wait else for the statistics of these rows.
+/// y of a row. Where there is much of it, next, the row that will take this one's place, is fetched: memory would wait
+/// else for the statistics of these rows. Then y goes around the caches, too, but for elements of two bytes: of those
+/// arithmetic is the larger part, which has no time to spare for such stores.
 template <bool kCentered, bool kGate, bool kStream, class T>
 HWY_INLINE void NormalizeRow(const RowForward<T>& n, const RowCoefficients<T>& k, const RowAffine<T>& affine,
                              const T* x, T* y, const T* next) {
   constexpr Tag<T> d;
   const RowNormalizer<kCentered, Tag<T>> normalize(d, k);
   const Activation activation = n.activation;
-  WriteRow<kStream>(d, y, n.features, [&](std::size_t i, std::size_t offset, std::size_t count) EQUINORM_INLINE {
+  constexpr bool kAround = kStream && sizeof(T) > 2;
+  WriteRow<kAround>(d, y, n.features, [&](std::size_t i, std::size_t offset, std::size_t count) EQUINORM_INLINE {
     if constexpr (kStream) hwy::Prefetch(next + i + offset);
     const auto x_hat = normalize(LoadCount(d, x + i + offset, count));
     const auto z = hn::Add(hn::Mul(x_hat, LoadCount(d, affine.gamma.at(i) + offset, count)),

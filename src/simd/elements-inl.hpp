@@ -148,8 +148,9 @@ HWY_INLINE void StoreElements(hn::Vec<D> v, D d, bfloat16* HWY_RESTRICT p) {
 template <bool kStream, class D>
 HWY_INLINE void StoreElements(hn::Vec<D> v, D d, float16* HWY_RESTRICT p) {
   if constexpr (kHasFloat16) {
-    const hn::Rebind<hwy::float16_t, D> d16;
-    hn::StoreU(hn::DemoteTo(d16, v), d16, reinterpret_cast<hwy::float16_t*>(p));
+    const hn::Rebind<std::uint16_t, D> d16;
+    const auto halves = hn::BitCast(d16, hn::DemoteTo(hn::Rebind<hwy::float16_t, D>(), v));
+    StoreHalves<kStream>(halves, d16, reinterpret_cast<std::uint16_t*>(p));
   } else {
     const hn::Rebind<std::uint16_t, D> d16;
     const auto halves = hn::DemoteTo(d16, hn::BitCast(hn::RebindToSigned<D>(), ToFloat16(d, v)));

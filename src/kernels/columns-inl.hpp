@@ -59,6 +59,20 @@ HWY_INLINE void WithStrip(const Make& make, const F& f) {
   }
 }
 
+/// Calls f with each of one or four coefficients, or where results are stored so with two at a time.
+template <class T, class F, class N>
+HWY_INLINE void ForEachResult(const F& f, const N& only) {
+  f(only);
+}
+template <class T, class F, class N>
+HWY_INLINE void ForEachResult(const F& f, const N& a, const N& b, const N& c, const N& e) {
+  if constexpr (kByPairs<T>) {
+    f(a, b), f(c, e);
+  } else {
+    f(a), f(b), f(c), f(e);
+  }
+}
+
 template <class T>
 void ColumnMoments(const T* x, const Block& block, std::size_t count, double* mean, double* m2) {
   AccumulateColumnMoments(x, block.rows, block.stride, block.columns, count, mean, m2);
@@ -77,13 +91,17 @@ void NormalizeColumns(const Forward<T>& tensors, const Block& block, const Coeff
           WithStrip<vectors>(make, [&](const auto&... normalizers) HWY_ATTR {
             for (; r < end; ++r) {
               std::size_t at = r * block.stride + c;
-              const auto one = [&](const N& normalizer) HWY_ATTR {
+              const auto write = [&](const auto&... some) HWY_ATTR {
                 hwy::Prefetch(fetched + at);
                 if constexpr (stream && residual) hwy::Prefetch(t.residual + at + kAhead<T>);
-                NormalizeVector<gate, residual, stream>(d, t, at, hn::Lanes(d), normalizer);
-                at += hn::Lanes(d);
+                if constexpr (sizeof...(some) == 2) {
+                  NormalizePair<gate, residual, stream>(d, t, at, some...);
+                } else {
+                  Normalize<gate, residual, stream>(d, t, at, hn::Lanes(d), some...);
+                }
+                at += sizeof...(some) * hn::Lanes(d);
               };
-              (one(normalizers), ...);
+              ForEachResult<T>(write, normalizers...);
             }
           });
         });
@@ -126,13 +144,17 @@ void GradientColumns(const Backward<T>& tensors, const Block& block, const Coeff
           WithStrip<vectors>(make, [&](const auto&... differentiators) HWY_ATTR {
             for (; r < end; ++r) {
               std::size_t at = r * block.stride + c;
-              const auto one = [&](const N& differentiator) HWY_ATTR {
+              const auto write = [&](const auto&... some) HWY_ATTR {
                 hwy::Prefetch(fetched_x + at);
                 hwy::Prefetch(fetched_dy + at);
-                GradientVector<gate, output, residual, stream>(d, t, at, hn::Lanes(d), differentiator);
-                at += hn::Lanes(d);
+                if constexpr (sizeof...(some) == 2) {
+                  DifferentiatePair<gate, output, residual, stream>(d, t, at, some...);
+                } else {
+                  Differentiate<gate, output, residual, stream>(d, t, at, hn::Lanes(d), some...);
+                }
+                at += sizeof...(some) * hn::Lanes(d);
               };
-              (one(differentiators), ...);
+              ForEachResult<T>(write, differentiators...);
             }
           });
         });

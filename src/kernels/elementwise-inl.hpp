@@ -1,4 +1,5 @@
-// One vector of each elementwise pass. `count` is Lanes(d) for a whole vector; fewer are loaded and stored alone.
+// One vector of each elementwise pass, or two whole ones. `count` is Lanes(d) for a whole vector; fewer are loaded and
+// stored alone.
 #if defined(EQUINORM_ELEMENTWISE_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef EQUINORM_ELEMENTWISE_INL_HPP
 #undef EQUINORM_ELEMENTWISE_INL_HPP
@@ -123,6 +124,10 @@ struct Differentiator : Normalizer<D> {
   hn::Vec<D> offset, slope;
 };
 
+/// Whether two results are stored at a time: elements of two bytes are rounded in less time so.
+template <class T>
+inline constexpr bool kByPairs = sizeof(T) == 2;
+
 /// Stores a result of a pass that was compiled for kGate and kStream.
 template <Gate kGate, bool kStream, class D, class T>
 HWY_INLINE void StoreResult(hn::Vec<D> v, D d, T* p, std::size_t count, bool stream) {
@@ -131,14 +136,36 @@ HWY_INLINE void StoreResult(hn::Vec<D> v, D d, T* p, std::size_t count, bool str
   }
   StoreCount<kStream>(v, d, p, count);
 }
+/// The same of two.
+template <Gate kGate, bool kStream, class D, class T>
+HWY_INLINE void StoreResults(hn::Vec<D> a, hn::Vec<D> b, D d, T* p, bool stream) {
+  if constexpr (kGate == Gate::any && !kStream) {
+    if (stream) return StorePair<true>(a, b, d, p);
+  }
+  StorePair<kStream>(a, b, d, p);
+}
 
-template <Gate kGate, bool kResidual, bool kStream, class T, class D>
-HWY_INLINE void NormalizeVector(D d, const Forward<T>& t, std::size_t at, std::size_t count, const Normalizer<D>& n) {
+/// y of a vector.
+template <Gate kGate, bool kResidual, class T, class D>
+HWY_INLINE hn::Vec<D> Normalized(D d, const Forward<T>& t, std::size_t at, std::size_t count, const Normalizer<D>& n) {
   auto z = n.Affine(hn::Sub(LoadCount(d, t.x + at, count), n.mean));
   if (kResidual || (kGate == Gate::any && t.residual != nullptr)) z = hn::Add(z, LoadCount(d, t.residual + at, count));
   if constexpr (kGate == Gate::relu) z = Activate(d, Activation::relu, z);
   if constexpr (kGate == Gate::any) z = Activate(d, t.activation, z);
-  StoreResult<kGate, kStream>(z, d, t.y + at, count, t.stream);
+  return z;
+}
+
+template <Gate kGate, bool kResidual, bool kStream, class T, class D>
+HWY_INLINE void Normalize(D d, const Forward<T>& t, std::size_t at, std::size_t count, const Normalizer<D>& n) {
+  StoreResult<kGate, kStream>(Normalized<kGate, kResidual>(d, t, at, count, n), d, t.y + at, count, t.stream);
+}
+template <Gate kGate, bool kResidual, bool kStream, class T, class D>
+HWY_INLINE void NormalizePair(D d, const Forward<T>& t, std::size_t at, const Normalizer<D>& first,
+                              const Normalizer<D>& second) {
+  constexpr std::size_t kLanes = hn::MaxLanes(d);
+  const auto a = Normalized<kGate, kResidual>(d, t, at, kLanes, first);
+  const auto b = Normalized<kGate, kResidual>(d, t, at + kLanes, kLanes, second);
+  StoreResults<kGate, kStream>(a, b, d, t.y + at, t.stream);
 }
 
 /// g, where x − mean = difference. z is computed again, to the same bits as in forward.
@@ -161,16 +188,31 @@ HWY_INLINE hn::Vec<D> GatedGradient(D d, const Backward<T>& t, std::size_t at, s
   }
 }
 
+/// dx of a vector, whose g is stored if it is wanted too.
 template <Gate kGate, bool kOutput, bool kResidual, bool kStream, class T, class D>
-HWY_INLINE void GradientVector(D d, const Backward<T>& t, std::size_t at, std::size_t count,
-                               const Differentiator<D>& n) {
+HWY_INLINE hn::Vec<D> Differentiated(D d, const Backward<T>& t, std::size_t at, std::size_t count,
+                                     const Differentiator<D>& n) {
   const auto difference = hn::Sub(LoadCount(d, t.x + at, count), n.mean);
   const auto g = GatedGradient<kGate, kOutput>(d, t, at, count, difference, n);
-  const auto dx = hn::Sub(hn::Sub(hn::Mul(g, n.scale), n.offset), hn::Mul(difference, n.slope));
   if (kResidual || (kGate == Gate::any && t.dresidual != nullptr)) {
     StoreResult<kGate, kStream>(g, d, t.dresidual + at, count, t.stream);
   }
+  return hn::Sub(hn::Sub(hn::Mul(g, n.scale), n.offset), hn::Mul(difference, n.slope));
+}
+
+template <Gate kGate, bool kOutput, bool kResidual, bool kStream, class T, class D>
+HWY_INLINE void Differentiate(D d, const Backward<T>& t, std::size_t at, std::size_t count,
+                              const Differentiator<D>& n) {
+  const auto dx = Differentiated<kGate, kOutput, kResidual, kStream>(d, t, at, count, n);
   StoreResult<kGate, kStream>(dx, d, t.dx + at, count, t.stream);
+}
+template <Gate kGate, bool kOutput, bool kResidual, bool kStream, class T, class D>
+HWY_INLINE void DifferentiatePair(D d, const Backward<T>& t, std::size_t at, const Differentiator<D>& first,
+                                  const Differentiator<D>& second) {
+  constexpr std::size_t kLanes = hn::MaxLanes(d);
+  const auto a = Differentiated<kGate, kOutput, kResidual, kStream>(d, t, at, kLanes, first);
+  const auto b = Differentiated<kGate, kOutput, kResidual, kStream>(d, t, at + kLanes, kLanes, second);
+  StoreResults<kGate, kStream>(a, b, d, t.dx + at, t.stream);
 }
 
 }  // namespace HWY_NAMESPACE

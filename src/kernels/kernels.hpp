@@ -43,7 +43,7 @@ struct Forward {
   T* y;
   Activation activation;
   bool stream;                    ///< write around the caches; y and stride are multiples of 64 bytes
-  std::size_t ahead = kAhead<T>;  ///< from where inputs are fetched meanwhile; planes: if stream
+  std::size_t ahead = kAhead<T>;  ///< from where inputs are fetched meanwhile; 0: nowhere
 
   Forward at(std::size_t i) const {
     return {x + i, residual == nullptr ? nullptr : residual + i, y + i, activation, stream, ahead};

@@ -13,32 +13,42 @@ HWY_BEFORE_NAMESPACE();
 namespace equinorm {
 namespace HWY_NAMESPACE {
 
-/// Calls body(offset, count) for the vectors of a plane that begins at `begin`.
-template <class D, class Body>
-HWY_INLINE void ForEachVector(D d, std::size_t begin, std::size_t length, const Body& body) {
-  const std::size_t lanes = hn::Lanes(d);
+/// Calls body(vectors, offset, count) for the vectors of a plane that begins at `begin`: one, whole or not, or where
+/// results are stored so two.
+template <class T, class Body>
+HWY_INLINE void ForEachVector(std::size_t begin, std::size_t length, const Body& body) {
+  constexpr std::size_t kLanes = hn::MaxLanes(Tag<T>());
   std::size_t i = 0;
-  for (; i + lanes <= length; i += lanes) body(begin + i, lanes);
-  if (i < length) body(begin + i, length - i);
+  if constexpr (kByPairs<T>) {
+    for (; i + 2 * kLanes <= length; i += 2 * kLanes) body(Static<2>(), begin + i, 2 * kLanes);
+  }
+  for (; i + kLanes <= length; i += kLanes) body(Static<1>(), begin + i, kLanes);
+  if (i < length) body(Static<1>(), begin + i, length - i);
 }
 
-/// Where y goes around the caches, memory would wait else for the statistics of these planes: the next are fetched. A
-/// residual was not read before, so what comes next of it is.
+/// Memory would wait for the statistics of the next planes else: they are fetched, where `ahead` is not 0. A residual
+/// was not read before, so what comes next of it is.
 template <class T>
 void NormalizePlanes(const Forward<T>& tensors, const PlaneBlock& block, const Coefficients<T>& coefficients) {
   WithForward(tensors, [&](auto gate, auto residual, auto stream) HWY_ATTR {
     using D = Tag<T>;
     const Forward<T> t = tensors;
     const Coefficients<T> k = coefficients;
+    constexpr bool kFetches = stream || gate == Gate::any || kByPairs<T>;  // else ahead is 0
     const auto [samples, stride, channels, spacing, length] = block;
     for (std::size_t s = 0; s < samples; ++s) {
       for (std::size_t c = 0; c < channels; ++c) {
         const Normalizer<D> normalizer(PerChannel(), D(), k, c);
-        ForEachVector(D(), s * stride + c * spacing, length, [&](std::size_t at, std::size_t count) HWY_ATTR {
-          if (stream || (gate == Gate::any && t.stream)) hwy::Prefetch(t.x + at + t.ahead);
-          if constexpr (stream && residual) hwy::Prefetch(t.residual + at + kAhead<T>);
-          NormalizeVector<gate, residual, stream>(D(), t, at, count, normalizer);
-        });
+        ForEachVector<T>(s * stride + c * spacing, length,
+                         [&](auto vectors, std::size_t at, std::size_t count) HWY_ATTR {
+                           if constexpr (kFetches) hwy::Prefetch(t.x + at + t.ahead);
+                           if constexpr (kFetches && residual) hwy::Prefetch(t.residual + at + kAhead<T>);
+                           if constexpr (vectors == 2) {
+                             NormalizePair<gate, residual, stream>(D(), t, at, normalizer, normalizer);
+                           } else {
+                             Normalize<gate, residual, stream>(D(), t, at, count, normalizer);
+                           }
+                         });
       }
     }
   });
@@ -71,12 +81,17 @@ void GradientPlanes(const Backward<T>& tensors, const PlaneBlock& block, const C
     for (std::size_t s = 0; s < samples; ++s) {
       for (std::size_t c = 0; c < channels; ++c) {
         const Differentiator<D> differentiator(PerChannel(), D(), k, c);
-        ForEachVector(D(), s * stride + c * spacing, length, [&](std::size_t at, std::size_t count) HWY_ATTR {
-          hwy::Prefetch(t.x + at + t.ahead);
-          hwy::Prefetch(t.dy + at + t.ahead);
-          if constexpr (output) hwy::Prefetch(t.y + at + t.ahead);
-          GradientVector<gate, output, residual, stream>(D(), t, at, count, differentiator);
-        });
+        ForEachVector<T>(
+            s * stride + c * spacing, length, [&](auto vectors, std::size_t at, std::size_t count) HWY_ATTR {
+              hwy::Prefetch(t.x + at + t.ahead);
+              hwy::Prefetch(t.dy + at + t.ahead);
+              if constexpr (output) hwy::Prefetch(t.y + at + t.ahead);
+              if constexpr (vectors == 2) {
+                DifferentiatePair<gate, output, residual, stream>(D(), t, at, differentiator, differentiator);
+              } else {
+                Differentiate<gate, output, residual, stream>(D(), t, at, count, differentiator);
+              }
+            });
       }
     }
   });

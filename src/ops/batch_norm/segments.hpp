@@ -22,7 +22,7 @@ class Segments {
   /// Statistics, then y.
   void forward(kernels::Forward<T> t, const Statistics& out, const ForwardChannels<T>& channels) const {
     t.stream = streams(t.y);
-    t.ahead = p_.group * g_.inner;
+    t.ahead = t.stream ? p_.group * g_.inner : 0;
     run([&](const Part& part) { moments(part, t.x); },
         [&](std::size_t c) {
           finish_statistics(c, out);
@@ -44,6 +44,7 @@ class Segments {
       return;
     }
     // No statistics keep a channel together: in the order of memory.
+    if (!t.stream) t.ahead = 0;
     const std::size_t cuts = p_.pieces_of_a_plane;
     parallel_ranges(g_.samples * g_.channels * cuts, workers_, [&](std::size_t i, std::size_t end) {
       while (i < end) {

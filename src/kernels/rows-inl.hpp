@@ -138,12 +138,14 @@ HWY_INLINE void WriteRow(D d, T* y, std::size_t features, const Value& value) {
   }
 }
 
-/// sum = x + residual, rounded to T.
+/// sum = x + residual, rounded to T. Three rows side by side are more than memory foresees.
 template <class T>
 HWY_INLINE void AddRow(const T* x, const T* residual, T* sum, std::size_t features) {
   constexpr Tag<T> d;
   WriteRow<false>(d, sum, features, [&](std::size_t index, std::size_t offset, std::size_t count) EQUINORM_INLINE {
     const std::size_t i = index + offset;
+    hwy::Prefetch(x + i + kAhead<T>);
+    hwy::Prefetch(residual + i + kAhead<T>);
     return hn::Add(LoadCount(d, x + i, count), LoadCount(d, residual + i, count));
   });
 }

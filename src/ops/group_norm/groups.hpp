@@ -243,8 +243,8 @@ class Groups {
   /// Merges what `moments` found of a part into the unit's.
   void take_moments(const Scratch<T>& of_unit, const Scratch<T>& part, const Unit& u) const {
     if (u.part == 0) return;
-    const auto take = [&](std::size_t begin, std::size_t end, std::size_t before, std::size_t count) {
-      merge_moments(end - begin, before, of_unit.sum + begin, of_unit.dot + begin, count, part.first + begin,
+    const auto take = [&](std::size_t begin, std::size_t end, std::size_t before, std::size_t more) {
+      merge_moments(end - begin, before, of_unit.sum + begin, of_unit.dot + begin, more, part.first + begin,
                     part.second + begin);
     };
     if (g_.columns) {

@@ -67,21 +67,20 @@ double copy_target(const Problem& p) {
 }
 
 struct Target {
-  double ms;  ///< what equinorm's median may be
+  double ratio;  ///< what equinorm's time may be, of the copy's
   std::string text;
 };
 
 Target target(const Case& row, const Measurement& measured, const Measurement* before) {
   const Problem& p = row.problem;
-  const double copy = measured.copy_ms();
   switch (row.against) {
     case Against::one_microsecond:
-      return {1e-3, "1 µs"};
+      return {1e-3 / measured.copy().median_ms, "1 µs"};
     case Against::one_thread:
-      return {measured.find("one_thread")->median_ms, "1 thread"};
+      return {measured.of_copy(*measured.find("one_thread")).median, "1 thread"};
     case Against::row_before: {
-      const double ratio = kOddMargin * before->equinorm().median_ms / before->copy_ms();
-      return {ratio * copy, fmt::format("{:.2f}", ratio)};
+      const double ratio = kOddMargin * before->of_copy(before->equinorm()).median;
+      return {ratio, fmt::format("{:.2f}", ratio)};
     }
     case Against::copy:
       break;
@@ -89,7 +88,7 @@ Target target(const Case& row, const Measurement& measured, const Measurement* b
   double ratio = copy_target(p);
   if (p.add) ratio += kExtraRead;
   if (p.type == Type::bf16 || p.type == Type::f16) ratio *= kNarrowMargin;
-  return {ratio * copy, fmt::format("{:.2f}", ratio)};
+  return {ratio, fmt::format("{:.2f}", ratio)};
 }
 
 // --- What is measured -----------------------------------------------------------------------------------------------
@@ -203,24 +202,25 @@ struct Result {
   Measurement measured;
   Target target;
 
-  double of_copy(const bench::Timing& timing) const { return timing.median_ms / measured.copy_ms(); }
+  double of_copy(const bench::Timing& timing) const { return measured.of_copy(timing).median; }
+  double ours() const { return of_copy(measured.equinorm()); }
   /// Our time over that of one thread, where that is the target: equal code is above it in half of all runs.
-  std::optional<bench::RatioInterval> of_one_thread() const {
+  std::optional<bench::Ratio> of_one_thread() const {
     const auto* alone = measured.find("one_thread");
-    return alone == nullptr ? std::nullopt : std::optional(bench::RatioInterval(measured.equinorm(), *alone));
+    return alone == nullptr ? std::nullopt : std::optional(bench::Ratio(measured.equinorm(), *alone));
   }
   bool misses() const {
     const auto ratio = of_one_thread();
-    return ratio ? ratio->low > 1 : measured.equinorm().median_ms > target.ms;
+    return ratio ? ratio->low > 1 : ours() > target.ratio;
   }
   bool behind_peer() const {
     const auto* peer = measured.find("onednn");
-    return peer != nullptr && measured.equinorm().median_ms > kPeerMargin * peer->median_ms;
+    return peer != nullptr && ours() > kPeerMargin * of_copy(*peer);
   }
   /// Whether what does less meets the target no better; where it is slower than ours that says nothing.
   bool is_bound(std::string_view name) const {
     const auto* other = measured.find(name);
-    return other != nullptr && other->median_ms > target.ms && other->median_ms <= measured.equinorm().median_ms;
+    return other != nullptr && of_copy(*other) > target.ratio && of_copy(*other) <= ours();
   }
   bool out_of_reach() const { return is_bound("floor") || is_bound("plain"); }
   std::string mark() const {
@@ -238,6 +238,7 @@ struct Results {
   std::string machine;
   double load_before = 0, load_after = 0;
   bool quick = false;
+  int visits = 1;
 };
 
 std::string shape_text(const Problem& p) {
@@ -277,15 +278,16 @@ std::string markdown(const Results& results) {
       ++rows, missed += r.misses() ? 1U : 0U, behind += r.behind_peer() ? 1U : 0U;
       forbidden += r.misses() && r.out_of_reach() ? 1U : 0U;
       if (const auto* plain = r.measured.find("plain")) {
-        const double cost = r.measured.equinorm().median_ms / plain->median_ms;
+        const double cost = r.ours() / r.of_copy(*plain);
         ++with_plain, slower += cost < 1 ? 1U : 0U;
         log_of_cost += std::log(std::max(cost, 1.0));
       }
     }
   }
   text += fmt::format(
-      R"(Medians as multiples of a copy of the same tensor of the same type, measured in the same run, with oneDNN (2.6.3 in Debian 12) in the same
-program where it has the operation; one thread and f32 unless a row says otherwise. Spread: the middle half of our samples over their median.
+      R"(Times as multiples of a copy of the same tensor of the same type, with oneDNN (2.6.3 in Debian 12) in the same program where it has the operation; one
+thread and f32 unless a row says otherwise. All run in turn, in rounds; figures are medians over the rounds, 95 % is the interval of ours. The whole
+table is gone through {} times, each time in fresh memory: where tensors lie and what else the machine does is worth more than one visit tells.
 Rows are shapes `N,C,H,W` or `rows,channels`; the target is what our figure may be. Two things that do less are measured
 too, one order of visits each, the next fetched by hand or not, whichever is faster. The floor is passes over memory like ours without arithmetic:
 the input read for the statistics, then read again and the output written. Plain is the same formula without what Equinorm promises, as fast as we
@@ -297,26 +299,27 @@ their ratio, round by round, lies above 1.
 
 ![Chart of this table](speed.svg)
 )",
-      cost_text(log_of_cost, with_plain, slower), rows, missed, forbidden, behind, kPeerMargin);
+      results.visits, cost_text(log_of_cost, with_plain, slower), rows, missed, forbidden, behind, kPeerMargin);
   if (results.quick) text += "\nA quick run: batches are a 16th of those of a full run, which the targets are for.\n";
   for (const auto& [title, list] : results.sections) {
     text += fmt::format(
-        "\n## {}\n\n| what | shape | copy, µs | equinorm | oneDNN | floor | plain | target | spread | misses |\n"
+        "\n## {}\n\n| what | shape | copy, µs | equinorm | oneDNN | floor | plain | target | 95 % | misses |\n"
         "|---|---|---|---|---|---|---|---|---|---|\n",
         title);
     for (const Result& r : list) {
       const auto* peer = r.measured.find("onednn");
       const auto *floor = r.measured.find("floor"), *plain = r.measured.find("plain");
       const auto ratio = r.of_one_thread();
+      const bench::Ratio ours = r.measured.of_copy(r.measured.equinorm());
       text += fmt::format(
-          "| {} | {} | {:.{}f} | **{:.2f}**{} | {} | {} | {} | {} | {:.0f} % | {} |\n", what_text(r.measured.problem),
-          shape_text(r.measured.problem), 1e3 * r.measured.copy_ms(), r.measured.copy_ms() < 0.1 ? 2 : 0,
-          r.of_copy(r.measured.equinorm()),
+          "| {} | {} | {:.{}f} | **{:.2f}**{} | {} | {} | {} | {} | {:.2f} to {:.2f} | {} |\n",
+          what_text(r.measured.problem), shape_text(r.measured.problem), 1e3 * r.measured.copy().median_ms,
+          r.measured.copy().median_ms < 0.1 ? 2 : 0, ours.median,
           r.target.text == "1 µs" ? fmt::format(" ({:.2f} µs)", 1e3 * r.measured.equinorm().median_ms) : "",
           peer ? fmt::format("{:.2f}", r.of_copy(*peer)) : "–", floor ? fmt::format("{:.2f}", r.of_copy(*floor)) : "–",
           plain ? fmt::format("{:.2f}", r.of_copy(*plain)) : "–",
-          ratio ? fmt::format("1 thread, of which {:.3f} to {:.3f}", ratio->low, ratio->high) : r.target.text,
-          100 * r.measured.equinorm().spread, r.mark());
+          ratio ? fmt::format("1 thread, of which {:.3f} to {:.3f}", ratio->low, ratio->high) : r.target.text, ours.low,
+          ours.high, r.mark());
     }
   }
   text += fmt::format("\n{}. Load of the machine before {:.1f}, after {:.1f} (this run makes 1).\n", results.machine,
@@ -360,9 +363,9 @@ std::string chart(const Results& results) {
     for (const Result& r : list) {
       svg += fmt::format("<text x=\"{}\" y=\"{:.1f}\" text-anchor=\"end\">{} · {}</text>\n", kLeft - 6, y + 8,
                          what_text(r.measured.problem), shape_text(r.measured.problem));
-      bar(y, r.of_copy(r.measured.equinorm()), "#1f6feb");
+      bar(y, r.ours(), "#1f6feb");
       if (const auto* peer = r.measured.find("onednn")) bar(y + 5, r.of_copy(*peer), "#8a8f98");
-      const double target = kLeft + kUnit * r.target.ms / r.measured.copy_ms();
+      const double target = kLeft + kUnit * r.target.ratio;
       if (target <= kLeft + kUnit * kScale) {
         svg += fmt::format(
             "<line x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"{1:.1f}\" y2=\"{2:.1f}\" stroke=\"#d1242f\" "
@@ -381,7 +384,7 @@ nlohmann::ordered_json json(const Results& results) {
     for (const Result& r : list) {
       auto row = bench_json(r.measured);
       row["section"] = title;
-      row["target_ms"] = r.target.ms;
+      row["target_of_copy"] = r.target.ratio;
       if (const auto ratio = r.of_one_thread()) row["of_one_thread"] = {ratio->low, ratio->high};
       row["misses_target"] = r.misses();
       row["behind_peer"] = r.behind_peer();
@@ -390,6 +393,7 @@ nlohmann::ordered_json json(const Results& results) {
   }
   return {{"machine", results.machine},
           {"quick", results.quick},
+          {"visits", results.visits},
           {"load", {results.load_before, results.load_after}},
           {"rows", std::move(rows)}};
 }
@@ -397,6 +401,7 @@ nlohmann::ordered_json json(const Results& results) {
 struct AllOptions {
   bool quick = false;
   std::string out = "bench_out";
+  int visits = 0;
   double seconds = 0;
 };
 
@@ -405,21 +410,41 @@ void run(const AllOptions& options) {
   std::error_code error;
   std::filesystem::create_directories(out, error);
   if (error) throw Error("--out " + options.out + ": " + error.message());
-  const double seconds = options.seconds > 0 ? options.seconds : options.quick ? 0.05 : 1.5;
+  const double seconds = options.seconds > 0 ? options.seconds : options.quick ? 0.05 : 0.5;
+  const int visits = options.visits > 0 ? options.visits : options.quick ? 1 : 3;
 
   auto all = sections();
-  std::size_t total = 0, done = 0;
-  for (auto& section : all) total += section.cases.size();
-  Results results{{}, machine_text(), load_average(), 0, options.quick};
-  Progress progress;
+  std::vector<Case*> cases;
   for (auto& section : all) {
-    auto& list = results.sections.emplace_back(section.title, std::vector<Result>{}).second;
     for (Case& row : section.cases) {
       if (options.quick && row.problem.n > 16) row.problem.n /= 16;
-      progress.update(done++, total, what_text(row.problem) + " " + shape_text(row.problem));
-      Measurement measured = bench::measure(row.problem, seconds);
-      Target limit = target(row, measured, list.empty() ? nullptr : &list.back().measured);
-      list.push_back({std::move(measured), std::move(limit)});
+      cases.push_back(&row);
+    }
+  }
+  Results results{{}, machine_text(), load_average(), 0, options.quick, visits};
+  std::vector<Measurement> measured;
+  Progress progress;
+  std::size_t done = 0;
+  for (int visit = 0; visit < visits; ++visit) {
+    for (std::size_t i = 0; i < cases.size(); ++i) {
+      const Problem& problem = cases[i]->problem;
+      progress.update(done++, static_cast<std::size_t>(visits) * cases.size(),
+                      what_text(problem) + " " + shape_text(problem));
+      Measurement found = bench::measure(problem, seconds);
+      if (visit == 0) {
+        measured.push_back(std::move(found));
+      } else {
+        measured[i].add(found);
+      }
+    }
+  }
+  std::size_t next = 0;
+  for (const auto& section : all) {
+    auto& list = results.sections.emplace_back(section.title, std::vector<Result>{}).second;
+    for (const Case& row : section.cases) {
+      Measurement& found = measured[next++];
+      Target limit = target(row, found, list.empty() ? nullptr : &list.back().measured);
+      list.push_back({std::move(found), std::move(limit)});
     }
   }
   progress.clear();
@@ -427,7 +452,7 @@ void run(const AllOptions& options) {
   write_file_atomically(out / "speed.md", markdown(results));
   write_file_atomically(out / "speed.svg", chart(results));
   write_file_atomically(out / "speed.json", json(results).dump(1) + "\n");
-  fmt::print("{} rows: {}\n", total, (out / "speed.md").string());
+  fmt::print("{} rows: {}\n", cases.size(), (out / "speed.md").string());
 }
 
 }  // namespace
@@ -435,10 +460,13 @@ void run(const AllOptions& options) {
 void add_bench_all(CLI::App& bench_command) {
   auto options = std::make_shared<AllOptions>();
   CLI::App* command = bench_command.add_subcommand(
-      "all", "Every operation beside a copy, oneDNN and its target: speed.md, speed.svg and speed.json (5 minutes)");
+      "all", "Every operation beside a copy, oneDNN and its target: speed.md, speed.svg and speed.json (8 minutes)");
   command->add_flag("--quick", options->quick, "Batches a 16th, half a minute in all: to see that it works");
   command->add_option("--out", options->out, "Directory for the three files")->capture_default_str();
-  command->add_option("--seconds", options->seconds, "How long to measure each row")->check(CLI::Range(0.001, 600.0));
+  command->add_option("--visits", options->visits, "How often to go through the table (3, quick 1)")
+      ->check(CLI::Range(1, 1000));
+  command->add_option("--seconds", options->seconds, "How long to measure a row each time (0.5, quick 0.05)")
+      ->check(CLI::Range(0.001, 600.0));
   command->callback([options] { run(*options); });
 }
 

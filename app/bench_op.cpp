@@ -81,8 +81,9 @@ void run(const OpOptions& o) {
              problem.by_rows() ? "" : o.layout, o.type, bench::fused_text(problem), problem.threads,
              problem.threads == 1 ? "" : "s", simd_target());
   for (const auto& t : measured.timings) {
-    fmt::print("  {:<10} {:10.5f} ms  {:6.2f} × copy  (spread {:.0f} %)\n", t.name, t.median_ms,
-               t.median_ms / measured.copy_ms(), t.spread * 100);
+    const bench::Ratio ratio = measured.of_copy(t);
+    fmt::print("  {:<10} {:10.5f} ms  {:6.2f} × copy  ({:.2f} to {:.2f}, spread {:.0f} %)\n", t.name, t.median_ms,
+               ratio.median, ratio.low, ratio.high, t.spread * 100);
   }
 }
 
@@ -113,7 +114,7 @@ nlohmann::ordered_json bench_json(const bench::Measurement& measured) {
                                {"median_ms", t.median_ms},
                                {"best_ms", t.best_ms},
                                {"spread", t.spread},
-                               {"of_copy", t.median_ms / measured.copy_ms()}});
+                               {"of_copy", measured.of_copy(t).median}});
   }
   return json;
 }

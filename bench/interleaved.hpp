@@ -1,6 +1,6 @@
 // Timing of several ways to do one thing, in rounds of random order: whatever else the machine does falls on all of
-// them alike, and so does what each leaves behind for the next, in the caches and in other threads. Figures are
-// medians; the spread is the distance of the quartiles relative to the median.
+// them alike, and so does what each leaves behind for the next, in the caches and in other threads. Times are medians,
+// and so are ratios, of those of the same round.
 #pragma once
 
 #include <algorithm>
@@ -22,17 +22,27 @@ struct Contender {
 };
 
 struct Timing {
+  Timing(std::string name_, std::vector<double> rounds_) : name(std::move(name_)), rounds(std::move(rounds_)) {
+    std::vector<double> sorted = rounds;
+    std::sort(sorted.begin(), sorted.end());
+    if (sorted.empty()) return;
+    const auto quantile = [&](std::size_t quarters) { return sorted[(sorted.size() - 1) * quarters / 4]; };
+    median_ms = quantile(2);
+    best_ms = sorted.front();
+    spread = (quantile(3) - quantile(1)) / median_ms;
+  }
+
   std::string name;
+  std::vector<double> rounds;  ///< milliseconds, round by round
   double median_ms = 0;
   double best_ms = 0;
-  double spread = 0;           ///< (third quartile − first) / median
-  std::vector<double> rounds;  ///< milliseconds, round by round
+  double spread = 0;  ///< (third quartile − first) / median
 };
 
-/// The 95 % interval of the median of a's times over b's of the same round: its ranks are n/2 ± 0.98·√n, whatever the
-/// distribution (a binomial's two standard deviations).
-struct RatioInterval {
-  RatioInterval(const Timing& a, const Timing& b) {
+/// The median of a's times over b's of the same round, and its 95 % interval: that has the ranks n/2 ± 0.98·√n,
+/// whatever the distribution (a binomial's two standard deviations).
+struct Ratio {
+  Ratio(const Timing& a, const Timing& b) {
     std::vector<double> ratios(std::min(a.rounds.size(), b.rounds.size()));
     for (std::size_t i = 0; i < ratios.size(); ++i) ratios[i] = a.rounds[i] / b.rounds[i];
     if (ratios.empty()) return;
@@ -40,10 +50,11 @@ struct RatioInterval {
     const auto n = static_cast<double>(ratios.size()), reach = 0.98 * std::sqrt(n);
     const auto rank = [&](double r) { return static_cast<std::size_t>(std::clamp(r, 0.0, n - 1)); };
     low = ratios[rank(std::floor((n - 1) / 2 - reach))];
+    median = ratios[(ratios.size() - 1) / 2];
     high = ratios[rank(std::ceil((n - 1) / 2 + reach))];
   }
 
-  double low = 0, high = 0;
+  double low = 0, median = 0, high = 0;
 };
 
 /// Runs every contender a few times to warm up, then in rounds until `seconds` are spent (at least 5 rounds).
@@ -77,11 +88,7 @@ inline std::vector<Timing> interleaved(const std::vector<Contender>& contenders,
   }
   std::vector<Timing> timings;
   for (std::size_t i = 0; i < contenders.size(); ++i) {
-    std::vector<double> sorted = samples[i];
-    std::sort(sorted.begin(), sorted.end());
-    const auto quantile = [&](std::size_t quarters) { return sorted[(sorted.size() - 1) * quarters / 4]; };
-    timings.push_back({contenders[i].name, quantile(2), sorted.front(), (quantile(3) - quantile(1)) / quantile(2),
-                       std::move(samples[i])});
+    timings.emplace_back(contenders[i].name, std::move(samples[i]));
   }
   return timings;
 }

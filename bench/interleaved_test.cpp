@@ -13,27 +13,35 @@ namespace equinorm::bench {
 namespace {
 
 Timing timing(std::vector<double> rounds) {
-  Timing result;
-  result.rounds = std::move(rounds);
-  return result;
+  return {"", std::move(rounds)};
 }
 
-TEST(RatioInterval, HoldsTheMedianOfTheRounds) {
+TEST(Timing, IsTheMedianAndTheMiddleHalf) {
+  const Timing five = timing({5, 1, 4, 2, 3});
+  EXPECT_EQ(five.median_ms, 3);
+  EXPECT_EQ(five.best_ms, 1);
+  EXPECT_EQ(five.spread, 2.0 / 3);
+  EXPECT_EQ(five.rounds, (std::vector<double>{5, 1, 4, 2, 3}));
+}
+
+TEST(Ratio, IsTheMedianOfTheRounds) {
   // Of 100 ratios 1.01, 1.02, …, 2.00 the ranks are 49.5 ± 9.8.
   std::vector<double> a, b;
   for (int i = 1; i <= 100; ++i) {
     b.push_back(10.0 * i);  // rounds differ: pairs count, not their order
     a.push_back(b.back() * (1 + 0.01 * i));
   }
-  const RatioInterval interval(timing(a), timing(b));
-  EXPECT_NEAR(interval.low, 1.40, 1e-12);
-  EXPECT_NEAR(interval.high, 1.61, 1e-12);
+  const Ratio ratio(timing(a), timing(b));
+  EXPECT_NEAR(ratio.low, 1.40, 1e-12);
+  EXPECT_NEAR(ratio.median, 1.50, 1e-12);
+  EXPECT_NEAR(ratio.high, 1.61, 1e-12);
 }
 
-TEST(RatioInterval, IsAllThereIsOfAFewRounds) {
-  const RatioInterval interval(timing({2, 6, 4}), timing({1, 2, 4}));
-  EXPECT_EQ(interval.low, 1);
-  EXPECT_EQ(interval.high, 3);
+TEST(Ratio, IsWithinAllThereIsOfAFewRounds) {
+  const Ratio ratio(timing({2, 6, 4}), timing({1, 2, 4}));
+  EXPECT_EQ(ratio.low, 1);
+  EXPECT_EQ(ratio.median, 2);
+  EXPECT_EQ(ratio.high, 3);
 }
 
 TEST(Interleaved, RunsEachBehindEachAlike) {

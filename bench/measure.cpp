@@ -85,23 +85,22 @@ std::vector<Timing> timings(const Problem& p, double seconds) {
   const auto peer = onednn(p, t);
   if (peer && backward) peer->train();
   if (p.pass != Pass::infer) mine.train();
+  const auto mine_on = [&](int count) {
+    return [&, count] {
+      threads = count;
+      mine[p.pass]();
+    };
+  };
   std::vector<Contender> contenders{{"copy", copy(t.x, backward ? t.dx : t.y, p.elements(), p.threads)},
-                                    {"equinorm", [&] {
-                                       threads = p.threads;
-                                       mine[p.pass]();
-                                     }}};
+                                    {"equinorm", mine_on(p.threads)}};
   if (peer && (*peer)[p.pass]) contenders.push_back({"onednn", (*peer)[p.pass]});
   for (const bool fetch_ahead : {true, false}) {
     if (p.threads > 1) break;
     contenders.push_back({"floor", floor(p, t, fetch_ahead)});
     if (auto run = plain(p, t, fetch_ahead)) contenders.push_back({"plain", std::move(run)});
   }
-  if (p.threads > 1) {  // in the same memory: where a workspace lies is worth as much as is measured here
-    contenders.push_back({"one_thread", [&] {
-                            threads = 1;
-                            mine[p.pass]();
-                          }});
-  }
+  // In the same memory: where a workspace lies is worth as much as is measured here.
+  if (p.threads > 1) contenders.push_back({"one_thread", mine_on(1)});
   return fastest_of_each(interleaved(contenders, seconds));
 }
 
@@ -110,6 +109,15 @@ std::vector<Timing> timings(const Problem& p, double seconds) {
 const Timing* Measurement::find(std::string_view name) const {
   const auto found = std::ranges::find(timings, name, &Timing::name);
   return found == timings.end() ? nullptr : &*found;
+}
+
+void Measurement::add(const Measurement& visit) {
+  for (Timing& timing : timings) {
+    std::vector<double> rounds = timing.rounds;
+    const Timing& more = *visit.find(timing.name);
+    rounds.insert(rounds.end(), more.rounds.begin(), more.rounds.end());
+    timing = {timing.name, std::move(rounds)};
+  }
 }
 
 Measurement measure(const Problem& problem, double seconds) {

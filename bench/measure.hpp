@@ -15,11 +15,16 @@ struct Measurement {
 
   /// nullptr: not measured.
   const Timing* find(std::string_view name) const;
-  double copy_ms() const { return timings[0].median_ms; }
+  const Timing& copy() const { return timings[0]; }
   const Timing& equinorm() const { return timings[1]; }
+  Ratio of_copy(const Timing& timing) const { return {timing, copy()}; }
+
+  /// Adds the rounds of another visit to the same problem.
+  void add(const Measurement& visit);
 };
 
-/// Measures for about `seconds`. Wrong problems (groups that do not divide the channels) are an Error.
+/// Measures for about `seconds`, in memory of its own. Wrong problems (groups that do not divide the channels) are an
+/// Error.
 Measurement measure(const Problem& problem, double seconds);
 
 }  // namespace equinorm::bench

@@ -21,10 +21,10 @@ struct ColumnPlan {
     width = fold * channels;
     rows = values / fold;
     tail = values % fold * channels;
-    block_rows = width <= kNarrowMoments ? std::clamp<std::size_t>(kBlockFloats / width, 32, 512)
-                                         : std::clamp<std::size_t>(kWideBlockFloats / width, 64, 512);
+    block_rows = std::clamp<std::size_t>(kBlockFloats / width, 128, 512);
     blocks = (rows + block_rows - 1) / block_rows;
-    const std::size_t blocks_of_a_chunk = std::max(kChunkFloats / (block_rows * width), blocks / kMaxChunks) + 1;
+    const std::size_t blocks_of_a_chunk =
+        std::max({kChunkFloats / (block_rows * width), (blocks + kMaxChunks - 1) / kMaxChunks, std::size_t{1}});
     chunk_rows = blocks_of_a_chunk * block_rows;
     chunks = (rows + chunk_rows - 1) / chunk_rows;
   }
@@ -34,8 +34,7 @@ struct ColumnPlan {
   static constexpr std::size_t kStrip = 4 * kLine;        // what the kernels take side by side
   static constexpr std::size_t kWide = 2048;              // columns: more are slow
   static constexpr std::size_t kMaxFoldedWidth = 8192;    // coefficients of a folded row stay in the first caches
-  static constexpr std::size_t kBlockFloats = 8192;       // 32 KiB: the second pass finds a block in L1
-  static constexpr std::size_t kWideBlockFloats = 32768;  // nothing is read twice: the fewer blocks the better
+  static constexpr std::size_t kBlockFloats = 128 << 10;  // nothing is read twice: the fewer blocks the better
   static constexpr std::size_t kChunkFloats = 256 << 10;  // 1 MiB: partial results are small beside it
   static constexpr std::size_t kMaxChunks = 32;
 
@@ -47,11 +46,15 @@ struct ColumnPlan {
 /// slower.
 inline constexpr std::size_t kStreamBytes = 8 << 20;
 
+template <class T>
+bool is_much(std::size_t elements) {
+  return elements * sizeof(T) >= kStreamBytes;
+}
+
 /// Whether an output of `elements` is to be written so; pieces of it begin at multiples of `stride`.
 template <class T>
 bool streams(std::size_t elements, const T* out, std::size_t stride) {
-  return elements * sizeof(T) >= kStreamBytes && stride * sizeof(T) % 64 == 0 &&
-         reinterpret_cast<std::uintptr_t>(out) % 64 == 0;
+  return is_much<T>(elements) && stride * sizeof(T) % 64 == 0 && reinterpret_cast<std::uintptr_t>(out) % 64 == 0;
 }
 
 }  // namespace equinorm::kernels

@@ -77,7 +77,7 @@ HWY_INLINE void ForEachResult(const F& f, const N& a, const N& b, const N& c, co
 
 template <class T>
 void ColumnMoments(const T* x, const Block& block, std::size_t count, double* mean, double* m2) {
-  AccumulateColumnMoments(x, block.rows, block.stride, block.columns, count, mean, m2);
+  AccumulateColumnMoments(x, block, count, mean, m2);
 }
 
 template <class T>
@@ -122,7 +122,7 @@ void ColumnDots(const Backward<T>& tensors, const Block& block, const Coefficien
     };
     const auto accumulate = [&](const auto& inputs) EQUINORM_INLINE {
       constexpr bool kHeavy = gate == Gate::any;
-      AccumulateColumnDots<kHeavy>(inputs, block.rows, block.stride, block.columns, k.mean, k.unit, gradient, sum, dot);
+      AccumulateColumnDots<kHeavy>(inputs, block, k.mean, k.unit, gradient, sum, dot);
     };
     if constexpr (output) {
       accumulate(std::array{t.x, t.dy, t.y});

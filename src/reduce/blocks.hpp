@@ -8,10 +8,8 @@ namespace equinorm {
 /// Columns: a matrix [rows, columns], rows `stride` elements apart.
 struct Block {
   std::size_t rows, stride, columns;
+  bool much = false;  ///< more is to come behind it than the caches hold
 };
-
-/// Up to so many columns a block of rows stays in the first cache while moments are taken: it is read twice there.
-inline constexpr std::size_t kNarrowMoments = 256;
 
 /// Segments: `samples` of them for each of `channels` ≤ kMaxPlaneChannels channels, `length` elements each. Samples are
 /// `stride` elements apart; within a sample, channels are `spacing` apart.

@@ -24,13 +24,11 @@ HWY_BEFORE_NAMESPACE();
 namespace equinorm {
 namespace HWY_NAMESPACE {
 
-/// Vectors side by side in a strip of columns, whose sums stay in registers: of four in 32 registers, two in 16.
-inline constexpr std::size_t kColumnStrip = HWY_TARGET <= HWY_AVX3 ? 4 : 2;
-/// The same where only sums of floats do.
-inline constexpr std::size_t kWideStrip = 2 * kColumnStrip;
+/// Vectors side by side in a strip of columns, whose sums stay in registers; and in one of longer rows.
+inline constexpr std::size_t kColumnStrip = 4, kLongStrip = HWY_TARGET <= HWY_AVX3 ? 8 : 4;
 
-/// Up to so many columns the sums of backward go down strips; of more they go along the rows, which memory foresees.
-inline constexpr std::size_t kNarrowDots = 64;
+/// Columns of a panel, whose sums in double stay in the first cache.
+inline constexpr std::size_t kPanel = 512;
 
 /// 1/x of a power of two, exactly, without a division.
 template <class D>
@@ -42,39 +40,34 @@ HWY_INLINE hn::Vec<D> PowerReciprocal(D d, hn::Vec<D> x) {
   return hn::BitCast(d, hn::Sub(hn::Set(bits, static_cast<Bits>(kTwice << kFraction)), hn::BitCast(bits, x)));
 }
 
-/// Fetches the next block while this one is worked on: strips go down a block, memory wants to be read along its rows.
-/// Each step asks for as many elements, in order, as it works on itself. Past the end of a tensor it asks in vain. Of a
-/// block that is some columns of a wider matrix the next is what stands behind it in the same rows.
-template <class T, std::size_t kInputs>
-class Prefetcher {
- public:
-  Prefetcher(const std::array<const T*, kInputs>& inputs, std::size_t rows, std::size_t stride, std::size_t columns)
-      : inputs_(inputs), next_(rows * stride), ahead_(stride == columns ? 0 : columns) {}
-  /// Works on the kCount elements from `at` on.
-  template <std::size_t kCount>
-  HWY_INLINE void Step(std::size_t at) {
-    const std::size_t next = ahead_ == 0 ? next_ : at + ahead_;
-    for (const T* input : inputs_) {
-      for (std::size_t i = 0; i < kCount; i += 64 / sizeof(T)) hwy::Prefetch(input + next + i);
-    }
-    next_ += kCount;
-  }
-
- private:
-  std::array<const T*, kInputs> inputs_;
-  std::size_t next_, ahead_;
-};
+/// How far ahead (bytes, of all inputs) memory is fetched that is read in its order.
+inline constexpr std::size_t kNearBytes = 8 << 10;
+/// How far ahead (bytes) the beginnings of pages are fetched where there is much to come: two lines in a row set the
+/// hardware's own prefetch to work on a page, which ends with it. Nothing else brings in as much, not even an order
+/// that it foresees (measured).
+inline constexpr std::size_t kFarBytes = 32 << 10, kPageBytes = 4 << 10, kLineBytes = 64;
 
 /// Adds the pairs term(tag, row, column) of a matrix to sum and product ([columns]), kTogether rows at a time along
-/// their columns; scaled(tag, column, second) is what the second of a pair stands for. Inputs are what term reads: what
-/// comes next of them is fetched, the next strip or at the end of the columns the next rows. Strips of kVectors.
-template <std::size_t kVectors, class T, std::size_t kInputs, class TermOf, class Scaled>
-HWY_INLINE void AccumulateWide(const std::array<const T*, kInputs>& inputs, std::size_t rows, std::size_t stride,
-                               std::size_t columns, double* HWY_RESTRICT sum, double* HWY_RESTRICT product,
-                               const TermOf& term, const Scaled& scaled) {
+/// their columns, in strips of kStrip vectors; scaled(tag, column, second) is what the second of a pair stands for.
+/// Inputs are what term reads, and what comes next of them is fetched: if kInOrder, of rows that follow one another,
+/// the memory behind, else the next strip, or at the end of the columns the next rows.
+template <bool kInOrder, std::size_t kStrip, class T, std::size_t kInputs, class TermOf, class Scaled>
+HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, const Block& block,
+                                  double* HWY_RESTRICT sum, double* HWY_RESTRICT product, const TermOf& term,
+                                  const Scaled& scaled) {
+  constexpr std::size_t kLine = kLineBytes / sizeof(T), kPage = kPageBytes / sizeof(T), kFar = kFarBytes / sizeof(T);
+  const std::size_t rows = block.rows, stride = block.stride, columns = block.columns;
+  const auto fetch = [&](std::size_t at) EQUINORM_INLINE {
+    Unroll<kInputs>([&](auto k) EQUINORM_INLINE { hwy::Prefetch(inputs[k] + at); });
+  };
+  std::size_t near = kNearBytes / kInputs / sizeof(T);
   for (std::size_t r = 0; r < rows; r += kTogether) {
     const std::size_t end = std::min(r + kTogether, rows);
-    ForEachStrip<kVectors>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t column) EQUINORM_INLINE {
+    for (std::size_t at = r * stride + kFar; kInOrder && block.much && at < end * stride + kFar; at += kPage) {
+      fetch(at);
+      fetch(at + kLine);
+    }
+    ForEachStrip<kStrip>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t column) EQUINORM_INLINE {
       using D = decltype(d);
       using Wide = Widened<D>;
       constexpr typename Wide::Wide d64;
@@ -82,10 +75,9 @@ HWY_INLINE void AccumulateWide(const std::array<const T*, kInputs>& inputs, std:
       const std::size_t next = column + 2 * kWidth <= columns ? kWidth : kTogether * stride - column;
       Pairs<D, vectors> pairs;
       for (std::size_t row = r; row < end; ++row) {
-        const std::size_t fetched = row * stride + column + next;
-        for (std::size_t i = 0; i < kWidth; i += 64 / sizeof(T)) {
-          Unroll<kInputs>([&](auto k) EQUINORM_INLINE { hwy::Prefetch(inputs[k] + fetched + i); });
-        }
+        const std::size_t fetched = kInOrder ? near : row * stride + column + next;
+        for (std::size_t i = 0; i < kWidth; i += kLine) fetch(fetched + i);
+        near += kWidth;
         Unroll<vectors>([&](auto v) EQUINORM_INLINE { pairs.Add(v, term(d, row, column + v * kLanes)); });
       }
       Unroll<vectors>([&](auto v) EQUINORM_INLINE {
@@ -97,6 +89,18 @@ HWY_INLINE void AccumulateWide(const std::array<const T*, kInputs>& inputs, std:
         }
       });
     });
+  }
+}
+
+/// The same, in order if the rows of all inputs make up a panel at most; else in strips of kLong vectors.
+template <std::size_t kLong, class T, std::size_t kInputs, class TermOf, class Scaled>
+HWY_INLINE void AccumulatePairs(const std::array<const T*, kInputs>& inputs, const Block& block,
+                                double* HWY_RESTRICT sum, double* HWY_RESTRICT product, const TermOf& term,
+                                const Scaled& scaled) {
+  if (block.columns == block.stride && kInputs * block.columns <= kPanel) {
+    AccumulatePairsOf<true, kColumnStrip>(inputs, block, sum, product, term, scaled);
+  } else {
+    AccumulatePairsOf<false, kLong>(inputs, block, sum, product, term, scaled);
   }
 }
 
@@ -199,64 +203,33 @@ struct ColumnBlock {
   double inverse, mean_weight, m2_weight;
 };
 
-/// Few columns: strip by strip down a block in the first cache, sums in registers. The shift K is the mean of every
-/// SampleStep-th row. That is within a few σ of the block for all but a few values, whatever the values are: an outlier
-/// of size A among the s samples moves K by A/s, and σ by A/√rows at least.
-template <class T>
-void AccumulateNarrowMoments(const T* HWY_RESTRICT x, std::size_t rows, std::size_t stride, std::size_t columns,
-                             std::size_t count, double* HWY_RESTRICT mean, double* HWY_RESTRICT m2) {
-  const std::size_t sample = SampleStep(rows), samples = (rows + sample - 1) / sample;
-  const auto weight = Parameter<T>{1} / static_cast<Parameter<T>>(samples);
-  const ColumnBlock<T> block(x, rows, stride, count);
-  Prefetcher next(std::array{x}, rows, stride, columns);
-  ForEachStrip<kColumnStrip>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t column) HWY_ATTR {
-    using D = decltype(d);
-    constexpr std::size_t kVectors = vectors, kLanes = hn::MaxLanes(D());
-    hn::Vec<D> shift[kVectors];
-    for (std::size_t v = 0; v < kVectors; ++v) shift[v] = hn::Zero(d);
-    for (std::size_t r = 0; r < rows; r += sample) {
-      for (std::size_t v = 0; v < kVectors; ++v) {
-        shift[v] = hn::Add(shift[v], LoadElements(d, x + r * stride + column + v * kLanes));
-      }
-    }
-    for (std::size_t v = 0; v < kVectors; ++v) shift[v] = hn::Mul(shift[v], hn::Set(d, weight));
-    PairSums<D, kVectors> sums;
-    for (std::size_t r = 0; r < rows; r += kTogether) {
-      sums.Add(r, std::min(r + kTogether, rows), [&](std::size_t row, std::size_t v) EQUINORM_INLINE {
-        const std::size_t at = row * stride + column + v * kLanes;
-        if (v == 0) next.template Step<kVectors * kLanes>(at);
-        const auto difference = hn::Sub(LoadElements(d, x + at), shift[v]);
-        return Pair<D>{difference, hn::Mul(difference, difference)};
-      });
-    }
-    for (std::size_t v = 0; v < kVectors; ++v) {
-      block.Take(d, column + v * kLanes, shift[v], sums.first[v], sums.second[v], mean, m2);
-    }
-  });
-}
+/// The first rows whose moments are taken without a mean from before.
+inline constexpr std::size_t kFirstRows = 64;
 
-/// Many columns: kTogether rows at a time along the columns of a panel, whose sums stay in the first cache. Where at
-/// least as many rows came before, K is their mean: nothing is read twice. It may be far from the mean μ of this block
-/// of n rows, but no farther than all these rows differ: what the merge adds to their M2, (μ − K)²·n·count/(n + count),
-/// is at least half of the n·(μ − K)² by which Σd² exceeds the block's own M2. So Σd² over such blocks is at most twice
-/// M2.
+/// Takes the moments of a block that is kFirstRows long at most or has as many rows before it.
+///
+/// K, from which differences are taken, is in the first case the mean of every SampleStep-th row. That is within a few
+/// σ of the block for all but a few values, whatever the values are: an outlier of size A among the s samples moves K
+/// by A/s, and σ by A/√rows at least. In the second it is the mean of the rows before: nothing is read twice. It may be
+/// far from the mean μ of this block of n rows, but no farther than all these rows differ: what the merge adds to their
+/// M2, (μ − K)²·n·count/(n + count), is at least half of the n·(μ − K)² by which Σd² exceeds the block's own M2. So Σd²
+/// over such blocks is at most twice M2.
 template <class T>
-void AccumulateWideMoments(const T* HWY_RESTRICT x, std::size_t rows, std::size_t stride, std::size_t columns,
-                           std::size_t count, double* HWY_RESTRICT mean, double* HWY_RESTRICT m2) {
+HWY_INLINE void AccumulateShiftedMoments(const T* HWY_RESTRICT x, const Block& block, std::size_t count,
+                                         double* HWY_RESTRICT mean, double* HWY_RESTRICT m2) {
   using P = Parameter<T>;
-  constexpr std::size_t kPanel = 512;
   HWY_ALIGN P shifts[kPanel];
   HWY_ALIGN double sums[kPanel], squares[kPanel];
+  const std::size_t rows = block.rows, stride = block.stride;
   const std::size_t sample = SampleStep(rows), samples = (rows + sample - 1) / sample;
   const auto weight = P{1} / static_cast<P>(samples);
-  for (std::size_t first = 0; first < columns; first += kPanel) {
-    const std::size_t width = std::min(columns - first, kPanel);
+  for (std::size_t first = 0; first < block.columns; first += kPanel) {
+    const std::size_t width = std::min(block.columns - first, kPanel);
     const T* panel = x + first;
-    const ColumnBlock<T> block(panel, rows, stride, count);
     if (count >= rows) {
       for (std::size_t i = 0; i < width; ++i) shifts[i] = static_cast<P>(mean[first + i]);
     } else {
-      ForEachStrip<kWideStrip>(Tag<T>(), width, [&](auto d, auto vectors, std::size_t column) EQUINORM_INLINE {
+      ForEachStrip<kColumnStrip>(Tag<T>(), width, [&](auto d, auto vectors, std::size_t column) EQUINORM_INLINE {
         Unroll<vectors>([&](auto v) EQUINORM_INLINE {
           const std::size_t at = column + v * hn::MaxLanes(d);
           auto shift = hn::Zero(d);
@@ -269,14 +242,15 @@ void AccumulateWideMoments(const T* HWY_RESTRICT x, std::size_t rows, std::size_
     }
     std::fill_n(sums, width, 0.0);
     std::fill_n(squares, width, 0.0);
-    AccumulateWide<kWideStrip>(
-        std::array{panel}, rows, stride, width, sums, squares,
+    AccumulatePairs<kLongStrip>(
+        std::array{panel}, {rows, stride, width, block.much}, sums, squares,
         [&](auto d, std::size_t row, std::size_t column) EQUINORM_INLINE {
           const auto difference =
               hn::Sub(LoadElements(d, panel + row * stride + column), hn::LoadU(d, shifts + column));
           return Pair<decltype(d)>{difference, hn::Mul(difference, difference)};
         },
         [](auto, std::size_t, auto product) EQUINORM_INLINE { return product; });
+    const ColumnBlock<T> found(panel, rows, stride, count);
     ForEachStrip<1>(Tag<T>(), width, [&](auto d, auto, std::size_t column) HWY_ATTR {
       using Wide = Widened<decltype(d)>;
       constexpr typename Wide::Wide d64;
@@ -285,84 +259,50 @@ void AccumulateWideMoments(const T* HWY_RESTRICT x, std::size_t rows, std::size_
         sum[part] = hn::LoadU(d64, sums + column + part * Wide::kLanes);
         square[part] = hn::LoadU(d64, squares + column + part * Wide::kLanes);
       }
-      block.Take(d, column, hn::LoadU(d, shifts + column), sum, square, mean + first, m2 + first);
+      found.Take(d, column, hn::LoadU(d, shifts + column), sum, square, mean + first, m2 + first);
     });
   }
 }
 
-/// Takes the moments of x: [rows ≥ 1, columns], rows `stride` floats apart, into mean and m2 ([columns]), which hold
-/// those of `count` rows before: sums of differences from a shift K near the mean. A difference is exact where the mean
-/// is large (Sterbenz's lemma), else rounded relative to |x − K|.
+/// Takes the moments of x, a block of at least a row, into mean and m2 ([columns]), which hold those of `count` rows
+/// before: sums of differences from a shift near the mean. A difference is exact where the mean is large (Sterbenz's
+/// lemma), else rounded relative to its size.
 template <class T>
-void AccumulateColumnMoments(const T* HWY_RESTRICT x, std::size_t rows, std::size_t stride, std::size_t columns,
-                             std::size_t count, double* HWY_RESTRICT mean, double* HWY_RESTRICT m2) {
-  if (columns <= kNarrowMoments) {
-    AccumulateNarrowMoments(x, rows, stride, columns, count, mean, m2);
-  } else {
-    AccumulateWideMoments(x, rows, stride, columns, count, mean, m2);
+void AccumulateColumnMoments(const T* HWY_RESTRICT x, const Block& block, std::size_t count, double* HWY_RESTRICT mean,
+                             double* HWY_RESTRICT m2) {
+  for (std::size_t row = 0; row < block.rows;) {
+    const std::size_t rows = std::min(std::max(count + row, kFirstRows), block.rows - row);
+    AccumulateShiftedMoments(x + row * block.stride, {rows, block.stride, block.columns, block.much}, count + row, mean,
+                             m2);
+    row += rows;
   }
 }
 
 /// Adds Σ g and Σ g·d to sum and dot ([columns]), where d = x − mean and g = gradient(tag, index, column, d) is what
 /// the activation let through; index counts elements from x. Products are of d·unit ([columns]), a power of two that
-/// brings d near 1: so they vanish only beside a g that is denormal itself. Inputs are x and what else gradient reads,
-/// fetched ahead. kHeavy: gradient is long, as behind SiLU or GELU, and is written out fewer times.
+/// brings d near 1: so they vanish only beside a g that is denormal itself. Inputs are x and what else gradient reads.
+/// kHeavy: gradient is long, as behind SiLU or GELU, and is written out fewer times.
 template <bool kHeavy, class T, std::size_t kInputs, class Gradient>
-HWY_INLINE void AccumulateColumnDots(const std::array<const T*, kInputs>& inputs, std::size_t rows, std::size_t stride,
-                                     std::size_t columns, const Parameter<T>* HWY_RESTRICT mean,
-                                     const Parameter<T>* HWY_RESTRICT unit, const Gradient& gradient,
-                                     double* HWY_RESTRICT sum, double* HWY_RESTRICT dot) {
+HWY_INLINE void AccumulateColumnDots(const std::array<const T*, kInputs>& inputs, const Block& block,
+                                     const Parameter<T>* HWY_RESTRICT mean, const Parameter<T>* HWY_RESTRICT unit,
+                                     const Gradient& gradient, double* HWY_RESTRICT sum, double* HWY_RESTRICT dot) {
   const T* HWY_RESTRICT x = inputs[0];
-  if (columns > kNarrowDots) {
-    const auto term = [&](auto d, std::size_t row, std::size_t column) EQUINORM_INLINE {
-      const std::size_t index = row * stride + column;
-      const auto difference = hn::Sub(LoadElements(d, x + index), hn::LoadU(d, mean + column));
-      const auto g = gradient(d, index, column, difference);
-      return Pair<decltype(d)>{g, hn::Mul(g, hn::Mul(difference, hn::LoadU(d, unit + column)))};
-    };
-    const auto scaled = [&](auto d, std::size_t column, auto product) EQUINORM_INLINE {
-      const decltype(product) inverse(PowerReciprocal(d, hn::LoadU(d, unit + column)));
-      for (std::size_t part = 0; part < product.kParts; ++part) {
-        product.parts[part] = hn::Mul(product.parts[part], inverse.parts[part]);
-      }
-      return product;
-    };
-    constexpr std::size_t kStrip = kHeavy ? kColumnStrip : kWideStrip;
-    AccumulateWide<kStrip>(inputs, rows, stride, columns, sum, dot, term, scaled);
-    return;
-  }
-  Prefetcher next(inputs, rows, stride, columns);
-  ForEachStrip<kColumnStrip>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t column) HWY_ATTR {
-    using D = decltype(d);
-    using Wide = Widened<D>;
-    using D64 = typename Wide::Wide;
-    constexpr D64 d64;
-    constexpr std::size_t kVectors = vectors, kLanes = hn::MaxLanes(D());
-    hn::Vec<D> means[kVectors], units[kVectors];
-    for (std::size_t v = 0; v < kVectors; ++v) {
-      means[v] = hn::LoadU(d, mean + column + v * kLanes);
-      units[v] = hn::LoadU(d, unit + column + v * kLanes);
-    }
-    PairSums<D, kVectors> sums;
-    for (std::size_t r = 0; r < rows; r += kTogether) {
-      sums.Add(r, std::min(r + kTogether, rows), [&](std::size_t row, std::size_t v) EQUINORM_INLINE {
-        const std::size_t index = row * stride + column + v * kLanes;
-        if (v == 0) next.template Step<kVectors * kLanes>(index);
-        const auto difference = hn::Sub(LoadElements(d, x + index), means[v]);
-        const auto g = gradient(d, index, column + v * kLanes, difference);
-        return Pair<D>{g, hn::Mul(g, hn::Mul(difference, units[v]))};
+  const std::size_t stride = block.stride;
+  AccumulatePairs<kHeavy ? kColumnStrip : kLongStrip>(
+      inputs, block, sum, dot,
+      [&](auto d, std::size_t row, std::size_t column) EQUINORM_INLINE {
+        const std::size_t index = row * stride + column;
+        const auto difference = hn::Sub(LoadElements(d, x + index), hn::LoadU(d, mean + column));
+        const auto g = gradient(d, index, column, difference);
+        return Pair<decltype(d)>{g, hn::Mul(g, hn::Mul(difference, hn::LoadU(d, unit + column)))};
+      },
+      [&](auto d, std::size_t column, auto product) EQUINORM_INLINE {
+        const decltype(product) inverse(PowerReciprocal(d, hn::LoadU(d, unit + column)));
+        for (std::size_t part = 0; part < product.kParts; ++part) {
+          product.parts[part] = hn::Mul(product.parts[part], inverse.parts[part]);
+        }
+        return product;
       });
-    }
-    for (std::size_t v = 0; v < kVectors; ++v) {
-      const Wide wide_unit(units[v]);
-      for (std::size_t part = 0; part < Wide::kParts; ++part) {
-        const std::size_t at = column + v * kLanes + part * Wide::kLanes;
-        const auto in_units = hn::Div(sums.second[v][part], wide_unit.parts[part]);
-        hn::StoreU(hn::Add(hn::LoadU(d64, sum + at), sums.first[v][part]), d64, sum + at);
-        hn::StoreU(hn::Add(hn::LoadU(d64, dot + at), in_units), d64, dot + at);
-      }
-    }
-  });
 }
 
 }  // namespace HWY_NAMESPACE

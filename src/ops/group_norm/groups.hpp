@@ -173,7 +173,7 @@ class Groups {
     const kernels::ColumnPlan& c = u.columns;
     for (std::size_t i = c.blocks * u.part / p_.parts; i < c.blocks * (u.part + 1) / p_.parts; ++i) {
       const std::size_t row = i * c.block_rows;
-      body(sample_begin(u) + row * c.width, Block{std::min(c.block_rows, c.rows - row), c.width, c.width});
+      body(sample_begin(u) + row * c.width, Block{std::min(c.block_rows, c.rows - row), c.width, c.width, much_});
     }
     if (u.part + 1 == p_.parts && c.tail > 0) body(sample_begin(u) + c.rows * c.width, Block{1, c.width, c.tail});
   }
@@ -472,6 +472,7 @@ class Groups {
   double epsilon_;
   const Affine<T>& affine_;
   Workers workers_;
+  const bool much_ = kernels::is_much<T>(g_.samples * g_.sample_elements());
   const kernels::Kernels<T>& kernel_ = kernels::get<T>();
 };
 

@@ -23,7 +23,9 @@ struct Visit {
   std::uint8_t* out[2];
   bool stream;
   std::size_t ahead;  ///< bytes fetched ahead; 0: none
+  bool far;           ///< the beginnings of pages are fetched too
 };
+constexpr std::size_t kPageBytes = 4 << 10, kFarBytes = 32 << 10, kLineBytes = 64;
 
 }  // namespace equinorm::bench
 #endif
@@ -34,13 +36,21 @@ namespace HWY_NAMESPACE {
 namespace {
 namespace hn = hwy::HWY_NAMESPACE;
 
+/// v by value: a store of bytes may not be thought to change it.
 template <std::size_t kIn, std::size_t kOut, bool kStream>
-std::uint8_t Pass(const Visit& v, std::size_t offset, std::size_t bytes) {
+std::uint8_t Pass(Visit v, std::size_t offset, std::size_t bytes) {
   const hn::ScalableTag<std::uint8_t> d;
   const std::size_t lanes = hn::Lanes(d);
   auto all = hn::Zero(d);
-  std::size_t i = offset;
+  std::size_t i = offset, page = offset;
   for (; i + lanes <= offset + bytes; i += lanes) {
+    if (v.far && i >= page) {
+      for (std::size_t k = 0; k < kIn; ++k) {
+        hwy::Prefetch(v.in[k] + page + kFarBytes);
+        hwy::Prefetch(v.in[k] + page + kFarBytes + kLineBytes);
+      }
+      page += kPageBytes;
+    }
     auto value = hn::Zero(d);
     for (std::size_t k = 0; k < kIn; ++k) {
       if (v.ahead != 0) hwy::Prefetch(v.in[k] + i + v.ahead);
@@ -95,7 +105,7 @@ struct Order {
 };
 
 Order order_of(const Problem& p, std::size_t element_bytes) {
-  constexpr std::size_t kPieceBytes = 1 << 20, kRowsBytes = 32 << 10, kPageBytes = 4096;
+  constexpr std::size_t kPieceBytes = 1 << 20, kRowsBytes = 32 << 10;
   const std::size_t all = p.elements(), plane = p.h * p.w, sample = p.c * plane;
   const auto pieces = [&](std::size_t bytes) {
     const std::size_t piece = std::min(bytes / element_bytes, all);
@@ -121,27 +131,28 @@ Order order_of(const Problem& p, std::size_t element_bytes) {
 }  // namespace
 
 template <class T>
-std::function<void()> floor(const Problem& p, const Tensors<T>& t, bool fetch_ahead) {
+std::function<void()> floor(const Problem& p, const Tensors<T>& t, Fetch fetch) {
   const auto in = [](const T* tensor) { return reinterpret_cast<const std::uint8_t*>(tensor); };
   const auto out = [](T* tensor) { return reinterpret_cast<std::uint8_t*>(tensor); };
   const Order order = order_of(p, sizeof(T));
-  const std::size_t ahead = fetch_ahead ? 4096 : 0;
+  const std::size_t ahead = fetch == Fetch::nothing ? 0 : kPageBytes;
   Visit reduce{}, apply{};
   if (p.pass == Pass::backward) {
     const T* x = p.by_rows() && p.add ? t.sum : t.x;
     const bool over_residual = !p.by_rows() && p.add && p.activation != Activation::none;
     const T* gate = !over_residual ? nullptr : has_slope_of_sign(p.activation) ? t.y : t.residual;
-    reduce = {{in(x), in(t.dy), in(gate)}, {}, false, ahead};
-    apply = {{in(x), in(t.dy), in(gate)}, {out(t.dx), out(t.dresidual)}, false, ahead};
+    reduce = {{in(x), in(t.dy), in(gate)}, {}, false, ahead, false};
+    apply = {{in(x), in(t.dy), in(gate)}, {out(t.dx), out(t.dresidual)}, false, ahead, false};
   } else {
-    reduce = {{in(t.x)}, {}, false, ahead};
-    apply = {{in(t.x), in(t.residual)}, {out(t.y), out(t.sum)}, false, ahead};
+    reduce = {{in(t.x)}, {}, false, ahead, false};
+    apply = {{in(t.x), in(t.residual)}, {out(t.y), out(t.sum)}, false, ahead, false};
   }
+  reduce.far = fetch == Fetch::far;
   const bool once = p.by_rows() || (p.op == Op::batch_norm && p.pass == Pass::infer);  // a row stays where it is
   const auto whole_lines = [](std::size_t count) { return count * sizeof(T) % 64 == 0; };
   apply.stream = p.elements() * sizeof(T) >= kernels::kStreamBytes && whole_lines(order.run) &&
                  whole_lines(order.stride) && whole_lines(order.spacing);
-  if (fetch_ahead && apply.stream && order.units > 1) apply.ahead = order.spacing * sizeof(T);  // what is read next
+  if (ahead != 0 && apply.stream && order.units > 1) apply.ahead = order.spacing * sizeof(T);  // what is read next
   return [=, elements = p.elements()] {
     std::uint8_t seen = 0;
     const auto visit = [&](const Visit& v, std::size_t unit, std::size_t i) {
@@ -160,10 +171,10 @@ std::function<void()> floor(const Problem& p, const Tensors<T>& t, bool fetch_ah
   };
 }
 
-template std::function<void()> floor(const Problem&, const Tensors<float>&, bool);
-template std::function<void()> floor(const Problem&, const Tensors<double>&, bool);
-template std::function<void()> floor(const Problem&, const Tensors<bfloat16>&, bool);
-template std::function<void()> floor(const Problem&, const Tensors<float16>&, bool);
+template std::function<void()> floor(const Problem&, const Tensors<float>&, Fetch);
+template std::function<void()> floor(const Problem&, const Tensors<double>&, Fetch);
+template std::function<void()> floor(const Problem&, const Tensors<bfloat16>&, Fetch);
+template std::function<void()> floor(const Problem&, const Tensors<float16>&, Fetch);
 
 }  // namespace equinorm::bench
 #endif

@@ -11,9 +11,8 @@ namespace equinorm::bench {
 
 /// The same tensors visited as our kernels do, or better where that is simple: units that are normalized together (all
 /// of a batch, a channel, a sample or group, some rows) are read, then read again and written, last things first;
-/// inference goes along memory. One thread. What is read next is fetched ahead, as our kernels do, or left to the
-/// hardware: the floor is the faster of the two.
+/// inference goes along memory. One thread. The floor is the fastest way of fetching.
 template <class T>
-std::function<void()> floor(const Problem& problem, const Tensors<T>& tensors, bool fetch_ahead);
+std::function<void()> floor(const Problem& problem, const Tensors<T>& tensors, Fetch fetch);
 
 }  // namespace equinorm::bench

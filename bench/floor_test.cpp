@@ -34,9 +34,9 @@ TEST(Floor, VisitsEveryElement) {
           for (std::size_t i = 0; i < p.elements(); ++i) t.x[i] = static_cast<float>(i % 1000) + 1;
           float* out = p.pass == Pass::backward ? t.dx : t.y;
           const std::string what = std::string(op.name) + " " + std::string(pass.name) + " " + std::to_string(side);
-          for (const bool fetch_ahead : {false, true}) {
+          for (const Fetch fetch : kFetches) {
             std::fill_n(out, p.elements(), 0.0F);
-            floor(p, t, fetch_ahead)();
+            floor(p, t, fetch)();
             for (std::size_t i = 0; i < p.elements(); ++i) ASSERT_EQ(out[i], t.x[i]) << what << " element " << i;
           }
         }

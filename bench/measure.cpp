@@ -94,10 +94,10 @@ std::vector<Timing> timings(const Problem& p, double seconds) {
   std::vector<Contender> contenders{{"copy", copy(t.x, backward ? t.dx : t.y, p.elements(), p.threads)},
                                     {"equinorm", mine_on(p.threads)}};
   if (peer && (*peer)[p.pass]) contenders.push_back({"onednn", (*peer)[p.pass]});
-  for (const bool fetch_ahead : {true, false}) {
+  for (const Fetch fetch : kFetches) {
     if (p.threads > 1) break;
-    contenders.push_back({"floor", floor(p, t, fetch_ahead)});
-    if (auto run = plain(p, t, fetch_ahead)) contenders.push_back({"plain", std::move(run)});
+    contenders.push_back({"floor", floor(p, t, fetch)});
+    if (auto run = plain(p, t, fetch)) contenders.push_back({"plain", std::move(run)});
   }
   // In the same memory: where a workspace lies is worth as much as is measured here.
   if (p.threads > 1) contenders.push_back({"one_thread", mine_on(1)});

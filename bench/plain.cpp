@@ -232,7 +232,7 @@ class Channels {
 }  // namespace
 
 template <class T>
-std::function<void()> plain(const Problem& p, const Tensors<T>& t, bool fetch_ahead) {
+std::function<void()> plain(const Problem& p, const Tensors<T>& t, Fetch fetch) {
   const bool backward = p.pass == Pass::backward, gated = p.activation == Activation::relu;
   if (p.activation != Activation::none && !gated) return nullptr;
   const auto kernels = plain_kernels<T>(backward, gated, p.add && !(backward && p.by_rows()));
@@ -241,8 +241,15 @@ std::function<void()> plain(const Problem& p, const Tensors<T>& t, bool fetch_ah
                                        !p.planes()  ? p.c
                                        : is_flat(p) ? kFlatPlanes * plane
                                                     : plane);
-  const Data<T> data{
-      t.x, t.dy, t.y, t.residual, backward ? t.dx : t.y, t.dresidual, fetch_ahead ? kPageBytes / sizeof(T) : 0, stream};
+  const Data<T> data{t.x,
+                     t.dy,
+                     t.y,
+                     t.residual,
+                     backward ? t.dx : t.y,
+                     t.dresidual,
+                     fetch == Fetch::nothing ? 0 : kPageBytes / sizeof(T),
+                     fetch == Fetch::far,
+                     stream};
   if (p.by_rows()) {
     if (kernels.run_rows == nullptr) return nullptr;
     RowData<T> rows{data, t.sum, t.gamma, t.beta, t.mean, t.variance, t.dgamma, t.dbeta, p.c, p.op == Op::layer_norm};
@@ -254,9 +261,9 @@ std::function<void()> plain(const Problem& p, const Tensors<T>& t, bool fetch_ah
   return [=] { channels->run(data); };
 }
 
-template std::function<void()> plain(const Problem&, const Tensors<float>&, bool);
-template std::function<void()> plain(const Problem&, const Tensors<double>&, bool);
-template std::function<void()> plain(const Problem&, const Tensors<bfloat16>&, bool);
-template std::function<void()> plain(const Problem&, const Tensors<float16>&, bool);
+template std::function<void()> plain(const Problem&, const Tensors<float>&, Fetch);
+template std::function<void()> plain(const Problem&, const Tensors<double>&, Fetch);
+template std::function<void()> plain(const Problem&, const Tensors<bfloat16>&, Fetch);
+template std::function<void()> plain(const Problem&, const Tensors<float16>&, Fetch);
 
 }  // namespace equinorm::bench

@@ -13,9 +13,9 @@ namespace equinorm::bench {
 /// The pass of a problem on one thread, or no function where there is none: of f64, of activations but relu, of relu
 /// behind norms of rows, of bf16 and f16 with anything fused. Units that are normalized together (all of a batch, a
 /// channel, a sample or group, some rows) are read for the statistics, then read again and written, last things first.
-/// What is read next is fetched ahead, as our kernels do, or left to the hardware: whichever is faster counts.
+/// The fastest way of fetching counts.
 /// Backward, and batch norm's inference, take mean and variance from the tensors.
 template <class T>
-std::function<void()> plain(const Problem& problem, const Tensors<T>& tensors, bool fetch_ahead);
+std::function<void()> plain(const Problem& problem, const Tensors<T>& tensors, Fetch fetch);
 
 }  // namespace equinorm::bench

@@ -43,6 +43,19 @@ HWY_INLINE void Fetch(const Data<T>& t, std::size_t at) {
   if constexpr (K::kBackward) hwy::Prefetch(t.dy + at + t.ahead);
 }
 
+/// Of what lies 32 KiB behind the `count` elements from `at` on, the first two lines of every page.
+template <class K, class T>
+HWY_INLINE void FetchPages(const Data<T>& t, std::size_t at, std::size_t count) {
+  constexpr std::size_t kFar = (32 << 10) / sizeof(T), kPage = 4096 / sizeof(T), kLine = 64 / sizeof(T);
+  if (!t.far) return;
+  for (std::size_t i = at + kFar; i < at + count + kFar; i += kPage) {
+    for (const std::size_t line : {i, i + kLine}) {
+      hwy::Prefetch(t.x + line);
+      if constexpr (K::kBackward) hwy::Prefetch(t.dy + line);
+    }
+  }
+}
+
 /// Backward: what the gate lets through.
 template <class K, class D, class T>
 HWY_INLINE hn::Vec<D> Gradient(D d, const Data<T>& t, std::size_t at) {
@@ -115,6 +128,7 @@ HWY_NOINLINE void SumLine(Data<T> t, std::size_t begin, std::size_t length, Para
   constexpr std::size_t kLanes = hn::MaxLanes(d), kVectors = 4;
   hn::Vec<Tag<T>> sums[kVectors], products[kVectors];
   for (std::size_t v = 0; v < kVectors; ++v) sums[v] = products[v] = hn::Zero(d);
+  FetchPages<K>(t, begin, length);
   std::size_t i = begin;
   for (; i + kVectors * kLanes <= begin + length; i += kVectors * kLanes) {
     Unroll<kVectors>([&](auto v) EQUINORM_INLINE { Sum<K>(d, t, i + v * kLanes, sums[v], products[v]); });
@@ -151,9 +165,10 @@ HWY_NOINLINE void SumColumns(Data<T> t, std::size_t begin, std::size_t rows, std
                              Parameter<T>* sum, Parameter<T>* product) {
   constexpr std::size_t kStrip = HWY_TARGET <= HWY_AVX3 ? 8 : 2;
   const std::size_t few = std::max<std::size_t>(kFirstCacheBytes / (columns * sizeof(T)), 8);
-  const std::size_t block = columns <= kStrip * hn::MaxLanes(Tag<T>()) ? rows : few;
+  const std::size_t block = columns <= kStrip * hn::MaxLanes(Tag<T>()) && !t.far ? rows : few;
   for (std::size_t r = 0; r < rows; r += block) {
     const std::size_t end = std::min(r + block, rows);
+    FetchPages<K>(t, begin + r * stride, (end - r) * stride);
     ForEachStrip<kStrip>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t column) EQUINORM_INLINE {
       constexpr std::size_t kLanes = hn::MaxLanes(d);
       hn::Vec<decltype(d)> sums[vectors.value], products[vectors.value];

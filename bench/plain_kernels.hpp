@@ -12,6 +12,7 @@ struct Data {
   const T *x, *dy, *gate, *residual;
   T *out, *dresidual;
   std::size_t ahead;  ///< elements fetched ahead; 0: none
+  bool far;           ///< while sums are taken the beginnings of pages are fetched too
   bool stream;        ///< write around the caches
 };
 

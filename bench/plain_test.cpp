@@ -144,9 +144,9 @@ constexpr Extents kSmall[] = {{9, 32, 1}, {70, 8, 1}, {3, 48, 7}, {2, 40, 9}, {3
 /// Around the caches.
 constexpr Extents kLarge[] = {{33, 64, 32}, {53, 832, 7}};
 
-void expect_right(const Problem& p, bool fetch_ahead, const std::string& what) {
+void expect_right(const Problem& p, Fetch fetch, const std::string& what) {
   Case c(p);
-  plain(p, c.t, fetch_ahead)();
+  plain(p, c.t, fetch)();
   if (p.pass == Pass::backward) {
     c.expect_backward(what);
   } else {
@@ -186,7 +186,7 @@ void for_each_problem(const Extents& e, const Body& body) {
 TEST(Plain, ResultsAreThoseOfTheFormulas) {
   for (const Extents& e : kSmall) {
     ASSERT_NO_FATAL_FAILURE(for_each_problem(e, [](const Problem& p, const std::string& what) {
-      for (const bool fetch_ahead : {false, true}) ASSERT_NO_FATAL_FAILURE(expect_right(p, fetch_ahead, what));
+      for (const Fetch fetch : kFetches) ASSERT_NO_FATAL_FAILURE(expect_right(p, fetch, what));
     }));
   }
 }
@@ -195,7 +195,7 @@ TEST(Plain, ResultsAroundTheCachesAreThoseOfTheFormulas) {
   for (const Extents& e : kLarge) {
     ASSERT_NO_FATAL_FAILURE(for_each_problem(e, [](const Problem& p, const std::string& what) {
       const bool other = p.op == Op::rms_norm || p.op == Op::instance_norm;
-      if (!other && !p.add && p.activation == Activation::none) expect_right(p, true, what);
+      if (!other && !p.add && p.activation == Activation::none) expect_right(p, Fetch::far, what);
     }));
   }
 }
@@ -204,7 +204,7 @@ TEST(Plain, KnowsNoOtherActivations) {
   Case c({});
   Problem p;
   p.activation = Activation::gelu;
-  EXPECT_EQ(plain(p, c.t, false), nullptr);
+  EXPECT_EQ(plain(p, c.t, Fetch::near), nullptr);
 }
 
 }  // namespace

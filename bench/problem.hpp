@@ -57,6 +57,11 @@ std::string_view name_of(const Table& table, decltype(table[0].value) value) {
 /// Of every norm that is measured, ours and those beside it.
 inline constexpr double kEpsilon = 1e-5;
 
+/// What a pass fetches by hand of the memory that it reads next: nothing, what lies a little ahead, or that and the
+/// beginnings of pages farther ahead while sums are taken (see AccumulatePairs).
+enum class Fetch { nothing, near, far };
+inline constexpr Fetch kFetches[] = {Fetch::nothing, Fetch::near, Fetch::far};
+
 struct Problem {
   Op op = Op::batch_norm;
   std::size_t n = 1, c = 1, h = 1, w = 1;  ///< as PyTorch counts, whatever the layout; rows and features of row norms

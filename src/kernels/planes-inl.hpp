@@ -26,8 +26,8 @@ HWY_INLINE void ForEachVector(std::size_t begin, std::size_t length, const Body&
   if (i < length) body(Static<1>(), begin + i, length - i);
 }
 
-/// Meanwhile the next planes are fetched, where `ahead` is not 0: memory would wait else for the statistics of these. Of
-/// a residual, which no statistics have read, it is what comes next.
+/// Meanwhile the next planes are fetched, where `ahead` is not 0: memory would wait else for the statistics of these.
+/// Of a residual, which no statistics have read, it is what comes next.
 template <class T>
 void NormalizePlanes(const Forward<T>& tensors, const PlaneBlock& block, const Coefficients<T>& coefficients) {
   WithForward(tensors, [&](auto gate, auto residual, auto stream) HWY_ATTR {

@@ -46,6 +46,7 @@ struct ColumnPlan {
 /// slower.
 inline constexpr std::size_t kStreamBytes = 8 << 20;
 
+/// Whether elements are so many that a pass over them does not find in the caches what the pass before it read.
 template <class T>
 bool is_much(std::size_t elements) {
   return elements * sizeof(T) >= kStreamBytes;

@@ -171,16 +171,17 @@ class Groups {
   template <class Body>
   void for_each_block(const Unit& u, const Body& body) const {
     const kernels::ColumnPlan& c = u.columns;
-    for (std::size_t i = c.blocks * u.part / p_.parts; i < c.blocks * (u.part + 1) / p_.parts; ++i) {
-      const std::size_t row = i * c.block_rows;
-      body(sample_begin(u) + row * c.width, Block{std::min(c.block_rows, c.rows - row), c.width, c.width, much_});
+    const std::size_t end = first_row(u, u.part + 1);
+    for (std::size_t row = first_row(u, u.part); row < end; row += c.block_rows) {
+      body(sample_begin(u) + row * c.width, Block{std::min(c.block_rows, end - row), c.width, c.width, much_});
     }
     if (u.part + 1 == p_.parts && c.tail > 0) body(sample_begin(u) + c.rows * c.width, Block{1, c.width, c.tail});
   }
 
   /// Columns: where a part begins, as for_each_block cuts them.
   std::size_t first_row(const Unit& u, std::size_t part) const {
-    return std::min(u.columns.blocks * part / p_.parts * u.columns.block_rows, u.columns.rows);
+    const std::size_t rows = u.columns.rows;
+    return part == p_.parts ? rows : rows * part / p_.parts / Plan::kRowsOfPart * Plan::kRowsOfPart;
   }
 
   PlaneBlock planes(const Unit& u, std::size_t channels) const { return {1, 0, channels, g_.positions, u.positions}; }

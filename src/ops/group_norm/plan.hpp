@@ -52,7 +52,7 @@ struct Plan {
     units_of_sample = (g.groups + together - 1) / together;
     units = g.samples * units_of_sample;
     const std::size_t wanted = std::min(g.sample_elements() / units_of_sample / kPartElements, kMaxParts);
-    const std::size_t most = g.columns ? columns.blocks : together > 1 ? 1 : g.group_channels;
+    const std::size_t most = g.columns ? columns.rows / kRowsOfPart : together > 1 ? 1 : g.group_channels;
     parts = g.lengths != nullptr ? 1 : std::clamp<std::size_t>(wanted, 1, std::max<std::size_t>(most, 1));
     split = parts > 1 && units * parts <= kMaxParts * kMaxParts;
     tasks = split ? units * parts : std::min(units, kTasks);
@@ -62,6 +62,7 @@ struct Plan {
   static constexpr std::size_t kUnitElements = 2 << 10;  ///< in and out, with the next, they fit the first cache
   static constexpr std::size_t kPartElements = 64 << 10;
   static constexpr std::size_t kMaxParts = 8;
+  static constexpr std::size_t kRowsOfPart = 8;        ///< columns: parts are of so many rows, or of a multiple
   static constexpr std::size_t kPieceElements = 8192;  ///< moments are taken of: a block of the first caches
 
   const Geometry& g;

@@ -19,7 +19,7 @@ struct Measurement {
   const Timing& equinorm() const { return timings[1]; }
   Ratio of_copy(const Timing& timing) const { return {timing, copy()}; }
 
-  /// Adds the rounds of another visit to the same problem.
+  /// Adds the rounds of another visit to the same problem, of what is measured in several ways the fastest of each.
   void add(const Measurement& visit);
 };
 

@@ -168,7 +168,7 @@ HWY_NOINLINE void SumColumns(Data<T> t, std::size_t begin, std::size_t rows, std
   const std::size_t block = columns <= kStrip * hn::MaxLanes(Tag<T>()) && !t.far ? rows : few;
   for (std::size_t r = 0; r < rows; r += block) {
     const std::size_t end = std::min(r + block, rows);
-    FetchPages<K>(t, begin + r * stride, (end - r) * stride);
+    if (stride == columns) FetchPages<K>(t, begin + r * stride, (end - r) * stride);
     ForEachStrip<kStrip>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t column) EQUINORM_INLINE {
       constexpr std::size_t kLanes = hn::MaxLanes(d);
       hn::Vec<decltype(d)> sums[vectors.value], products[vectors.value];

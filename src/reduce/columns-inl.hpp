@@ -42,9 +42,9 @@ HWY_INLINE hn::Vec<D> PowerReciprocal(D d, hn::Vec<D> x) {
 
 /// How far ahead (bytes, of all inputs) memory is fetched that is read in its order.
 inline constexpr std::size_t kNearBytes = 8 << 10;
-/// How far ahead (bytes) the beginnings of pages are fetched where there is much to come: two lines in a row set the
-/// hardware's own prefetch to work on a page, which ends with it. Nothing else brings in as much, not even an order
-/// that it foresees (measured).
+/// How far ahead (bytes) the beginnings of pages are fetched where there is much to come: two lines in a row seem to
+/// set the hardware's own prefetch, which ends with a page, to work on one. Of rows of up to 1 KiB that brought in more
+/// than an order that it foresees (measured).
 inline constexpr std::size_t kFarBytes = 32 << 10, kPageBytes = 4 << 10, kLineBytes = 64;
 
 /// Adds the pairs term(tag, row, column) of a matrix to sum and product ([columns]), kTogether rows at a time along

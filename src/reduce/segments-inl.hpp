@@ -217,7 +217,7 @@ inline std::size_t SampledLength(std::size_t length, std::size_t step = 1) {
 }
 
 /// Takes the moments of each channel into mean and m2 ([channels]), which hold those of `count` values before.
-/// Differences are from shifts, as in AccumulateColumnMoments.
+/// Differences are from shifts, as in AccumulateShiftedMoments.
 template <class T>
 void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, std::size_t count, double* HWY_RESTRICT mean,
                   double* HWY_RESTRICT m2) {

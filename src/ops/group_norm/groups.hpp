@@ -104,36 +104,47 @@ class Groups {
                  [&](std::size_t n) { clear_padding(out, g_.layout, g_.channels, g_.positions, n, g_.lengths[n]); });
   }
 
+  /// The units begin … end − 1, of one sample, taken for one.
+  Unit units(std::size_t begin, std::size_t end) const {
+    Unit u = unit(begin, 0);
+    u.end = unit(end - 1, 0).end;
+    return u;
+  }
+
   /// For each unit: prepare(scratch, unit) for each scratch, reduce(scratch, unit) for its parts, take(scratch of the
   /// unit, of the part, unit) in their order, finish(scratch of the unit, unit) once, then apply(scratch of the unit,
-  /// unit) for the parts.
+  /// unit) for the parts. Units of a sample that share a scratch are prepared at once: the roots and quotients of one
+  /// are waited for together with those of the others.
   template <class Prepare, class Reduce, class Take, class Finish, class Apply>
   void run(const Prepare& prepare, const Reduce& reduce, const Take& take, const Finish& finish,
            const Apply& apply) const {
-    // Applied to the last part first, which is in the caches.
-    const auto run_unit = [&](std::size_t i, const Scratch<T>& s) {
-      Unit u = unit(i, 0);
-      if (u.positions == 0) return;
-      prepare(s, u);
-      for (u.part = 0; u.part < p_.parts; ++u.part) {
-        reduce(s, u);
-        take(s, s, u);
+    const auto run_units = [&](std::size_t begin, std::size_t end, const Scratch<T>& s) {
+      std::size_t prepared = begin;
+      for (std::size_t i = begin; i < end; ++i) {
+        Unit u = unit(i, 0);
+        if (u.positions == 0) continue;
+        if (i >= prepared) {
+          prepared = std::min(end, (u.sample + 1) * p_.units_of_sample);
+          prepare(s, units(i, prepared));
+        }
+        for (u.part = 0; u.part < p_.parts; ++u.part) {
+          reduce(s, u);
+          take(s, s, u);
+        }
+        finish(s, u);
+        while (u.part-- > 0) apply(s, u);  // the last part first, which is in the caches
       }
-      finish(s, u);
-      while (u.part-- > 0) apply(s, u);
     };
     if (!p_.split) {
       parallel_for(p_.tasks, workers_, [&](std::size_t task) {
-        for (std::size_t i = task * p_.units / p_.tasks; i < (task + 1) * p_.units / p_.tasks; ++i) {
-          run_unit(i, s_[task]);
-        }
+        run_units(task * p_.units / p_.tasks, (task + 1) * p_.units / p_.tasks, s_[task]);
       });
       return;
     }
     // Parts are tasks where units are too few to go round.
     const auto threads = static_cast<std::size_t>(std::max(workers_.threads, 1));
     if (p_.units % threads == 0 || p_.units >= kUnitsOfThread * threads) {
-      parallel_for(p_.units, workers_, [&](std::size_t i) { run_unit(i, s_[i * p_.parts]); });
+      parallel_for(p_.units, workers_, [&](std::size_t i) { run_units(i, i + 1, s_[i * p_.parts]); });
       return;
     }
     const auto unit_of = [&](std::size_t task) { return unit(task / p_.parts, task % p_.parts); };
@@ -423,12 +434,13 @@ class Groups {
         s.dbeta[c] += s.sum[c];
         s.dgamma[c] += s.dot[c] * inverse;
       }
+      const double offset64 = sum * inverse_count * inverse,
+                   slope64 = dot * inverse_count * inverse * inverse * inverse;
+      const auto offset = static_cast<P>(offset64 - kernels::mean_rest<P>(s.mean[k]) * slope64),
+                 slope = static_cast<P>(slope64);
       // The group's, kept where the dots of its first channel were.
-      s.sum[k * g_.group_channels] = sum * inverse_count * inverse;
-      s.dot[k * g_.group_channels] = dot * inverse_count * inverse * inverse * inverse;
-      const double rest = kernels::mean_rest<P>(s.mean[k]);
-      const auto offset = static_cast<P>(offset_of(s, k) - rest * slope_of(s, k)),
-                 slope = static_cast<P>(slope_of(s, k));
+      s.sum[k * g_.group_channels] = offset64;
+      s.dot[k * g_.group_channels] = slope64;
       for (std::size_t c = k * g_.group_channels; c < (k + 1) * g_.group_channels; ++c) {
         s.coefficients.offset[c] = offset;
         s.coefficients.slope[c] = slope;

@@ -75,6 +75,11 @@ struct Backward {
   }
 };
 
+/// Whether norms of rows and of groups write around the caches: of elements of two bytes arithmetic is the larger part,
+/// which has no time to spare for such stores.
+template <class T>
+inline constexpr bool kAroundCaches = sizeof(T) > 2;
+
 /// A matrix whose rows lie `stride` elements apart.
 template <class T>
 struct Rows {
@@ -100,9 +105,15 @@ template <class T>
 struct RowForward : RowNorm<T> {
   double *mean, *variance;
   Rows<const T> x, residual;
-  Rows<T> sum;  ///< s, where there is a residual
+  Rows<T> sum;  ///< s, where there is a residual; may be absent if aside
   Rows<T> y;
+  /// With a residual: s of the rows under way is kept in a buffer, and sum too is written around the
+  /// caches; its rows begin at multiples of 64 bytes.
+  bool aside;
 };
+
+/// Longer rows (bytes) are not kept aside.
+inline constexpr std::size_t kMostAside = 16 << 10;
 
 /// h = g·γ, dx = (h − mean(h) − x̂·mean(h·x̂))·inverse (+ dsum).
 template <class T>

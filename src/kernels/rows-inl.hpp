@@ -150,18 +150,15 @@ HWY_INLINE void AddRow(const T* x, const T* residual, T* sum, std::size_t featur
   });
 }
 
-/// y of a row. Where there is much of it, next, the row that will take this one's place, is fetched: memory would wait
-/// else for the statistics of these rows. Then y goes around the caches, too, but for elements of two bytes: of those
-/// arithmetic is the larger part, which has no time to spare for such stores.
-template <bool kCentered, bool kGate, bool kStream, class T>
-HWY_INLINE void NormalizeRow(const RowForward<T>& n, const RowCoefficients<T>& k, const RowAffine<T>& affine,
-                             const T* x, T* y, const T* next) {
-  constexpr Tag<T> d;
-  const RowNormalizer<kCentered, Tag<T>> normalize(d, k);
-  const Activation activation = n.activation;
-  constexpr bool kAround = kStream && sizeof(T) > 2;
-  WriteRow<kAround>(d, y, n.features, [&](std::size_t i, std::size_t offset, std::size_t count) EQUINORM_INLINE {
-    if constexpr (kStream) hwy::Prefetch(next + i + offset);
+/// y of the vectors of a row.
+template <bool kCentered, bool kGate, class T>
+struct RowOutput {
+  HWY_INLINE RowOutput(const RowForward<T>& n, const RowCoefficients<T>& k, const RowAffine<T>& affine_, const T* x_)
+      : normalize(Tag<T>(), k), affine(affine_), activation(n.activation), x(x_) {}
+
+  /// That of the vector at i + offset; see WriteRow.
+  HWY_INLINE hn::Vec<Tag<T>> operator()(std::size_t i, std::size_t offset, std::size_t count) const {
+    constexpr Tag<T> d;
     const auto x_hat = normalize(LoadCount(d, x + i + offset, count));
     const auto z = hn::Add(hn::Mul(x_hat, LoadCount(d, affine.gamma.at(i) + offset, count)),
                            LoadCount(d, affine.beta.at(i) + offset, count));
@@ -170,6 +167,24 @@ HWY_INLINE void NormalizeRow(const RowForward<T>& n, const RowCoefficients<T>& k
     } else {
       return z;
     }
+  }
+
+  RowNormalizer<kCentered, Tag<T>> normalize;
+  RowAffine<T> affine;
+  Activation activation;
+  const T* x;
+};
+
+/// y of a row. Where there is much of it, next, the row that will take this one's place, is fetched: memory would wait
+/// else for the statistics of these rows. Then y goes around the caches, too.
+template <bool kCentered, bool kGate, bool kStream, class T>
+HWY_INLINE void NormalizeRow(const RowForward<T>& n, const RowCoefficients<T>& k, const RowAffine<T>& affine,
+                             const T* x, T* y, const T* next) {
+  const RowOutput<kCentered, kGate, T> output(n, k, affine, x);
+  constexpr bool kAround = kStream && kernels::kAroundCaches<T>;
+  WriteRow<kAround>(Tag<T>(), y, n.features, [&](std::size_t i, std::size_t offset, std::size_t count) EQUINORM_INLINE {
+    if constexpr (kStream) hwy::Prefetch(next + i + offset);
+    return output(i, offset, count);
   });
 }
 
@@ -185,6 +200,31 @@ void CarefulNormalizeRow(const RowForward<T>& n, const RowCoefficients<T>& k, co
 
 /// Rows longer than this (bytes) go one by one: two of them and their y would crowd the first cache.
 inline constexpr std::size_t kLongRow = 6 << 10;
+
+/// What the sums of row r, s, end in: its statistics and coefficients.
+template <bool kCentered, class T>
+HWY_INLINE void EndRow(const RowForward<T>& n, std::size_t r, const T* s, const RowSums& sums, Parameter<T> shift,
+                       double inverse_features, RowCoefficients<T>& k) {
+  RowMean found{0, 0};
+  if constexpr (kCentered) {
+    found = RowMoments(sums, s, n.features, inverse_features, shift);
+  } else {
+    found.variance = RowMeanSquare(sums, s, n.features, inverse_features);
+  }
+  k.Set(found.mean, found.variance, n.epsilon);
+  if (n.mean != nullptr) n.mean[r] = found.mean;
+  if (n.variance != nullptr) n.variance[r] = found.variance;
+}
+
+/// The sums of a row whose values are load(i, count).
+template <bool kCentered, class T, class Load>
+HWY_INLINE RowSums SumsOfRow(std::size_t features, Parameter<T> shift, const Load& load) {
+  if constexpr (kCentered) {
+    return SumDifferences<T>(features, shift, load);
+  } else {
+    return SumSquares<T>(features, load);
+  }
+}
 
 /// Forward, the rows first … last − 1. What the sums of a row end in (lanes added one to another, a root, a quotient)
 /// is waited for step by step; so y of the row before is written between these sums and their end, and the end comes
@@ -208,11 +248,9 @@ HWY_INLINE void NormalizeRun(const RowForward<T>& n, const RowAffine<T>& affine,
     RowSums sums{hn::Zero(F64()), hn::Zero(F64())};
     if (r < last) {
       if (r + 1 < last) next_shift = prepare(r + 1);
-      if constexpr (kCentered) {
-        sums = SumDifferences(row, n.features, shift);
-      } else {
-        sums = SumSquares(row, n.features);
-      }
+      sums = SumsOfRow<kCentered, T>(n.features, shift, [row](std::size_t i, std::size_t count) EQUINORM_INLINE {
+        return LoadCount(Tag<T>(), row + i, count);
+      });
     }
     if (r > first) {
       const T* before = s.at(r - 1);
@@ -227,17 +265,62 @@ HWY_INLINE void NormalizeRun(const RowForward<T>& n, const RowAffine<T>& affine,
         });
       }
     }
-    if (r < last) {
-      RowMean found{0, 0};
-      if constexpr (kCentered) {
-        found = RowMoments(sums, row, n.features, inverse_features, shift);
+    if (r < last) EndRow<kCentered>(n, r, row, sums, shift, inverse_features, k);
+  }
+}
+
+/// The same of rows that are x + residual, kept aside. Memory has four tensors to serve, and does so best (measured)
+/// where all are asked for all the time, evenly: vector by vector s of a row is made, summed and written, and y of the
+/// row before the last. So the end of the sums between comes about meanwhile, too.
+template <bool kCentered, bool kGate, class T>
+HWY_NOINLINE void NormalizeAside(const RowForward<T>& n, const RowAffine<T>& affine, std::size_t first,
+                                 std::size_t last) {
+  constexpr Tag<T> d;
+  constexpr std::size_t kLag = 2;
+  alignas(64) T room[kLag + 1][kernels::kMostAside / sizeof(T)];
+  T *made = room[0], *ended = room[1], *written = room[2];
+  RowCoefficients<T> coefficients[kLag]{};
+  const double inverse_features = 1.0 / static_cast<double>(n.features);
+  for (std::size_t r = first; r < last + kLag; ++r) {
+    RowCoefficients<T>& k = coefficients[r % kLag];  // of the row that is written, then of this one
+    const RowOutput<kCentered, kGate, T> output(n, k, affine, written);
+    T* y = r < first + kLag ? nullptr : n.y.at(r - kLag);
+    if (y != nullptr && (k.careful || r >= last)) {
+      if (k.careful) {
+        CarefulNormalizeRow(n, k, affine, written, y);
       } else {
-        found.variance = RowMeanSquare(sums, row, n.features, inverse_features);
+        WriteRow<true>(d, y, n.features, output);
       }
-      k.Set(found.mean, found.variance, n.epsilon);
-      if (n.mean != nullptr) n.mean[r] = found.mean;
-      if (n.variance != nullptr) n.variance[r] = found.variance;
+      y = nullptr;
     }
+    if (r < last) {
+      const T *x = n.x.at(r), *residual = n.residual.at(r);
+      T* sum = n.sum.at(r);
+      const auto add = [&](std::size_t i, std::size_t count) EQUINORM_INLINE {
+        return hn::Add(LoadCount(d, x + i, count), LoadCount(d, residual + i, count));
+      };
+      Parameter<T> shift = 0;
+      if constexpr (kCentered) {
+        const std::size_t sampled = SampledLength(n.features);
+        WriteRow<false>(d, made, sampled, [&](std::size_t i, std::size_t offset, std::size_t count) EQUINORM_INLINE {
+          return add(i + offset, count);
+        });
+        shift = RowShift(made, n.features);
+      }
+      const RowSums sums =
+          SumsOfRow<kCentered, T>(n.features, shift, [&](std::size_t i, std::size_t count) EQUINORM_INLINE {
+            hwy::Prefetch(x + i + kAhead<T>);
+            hwy::Prefetch(residual + i + kAhead<T>);
+            const auto s = add(i, count);
+            StoreCount<false>(s, d, made + i, count);
+            if (sum != nullptr) StoreCount<true>(s, d, sum + i, count);
+            if (y != nullptr) StoreCount<true>(output(i, 0, count), d, y + i, count);
+            return s;
+          });
+      EndRow<kCentered>(n, r, made, sums, shift, inverse_features, k);
+    }
+    std::swap(written, ended);
+    std::swap(ended, made);
   }
 }
 
@@ -245,6 +328,12 @@ template <bool kCentered, class T>
 void NormalizeRows(const RowForward<T>& norm, std::size_t begin, std::size_t end) {
   const RowForward<T> n = norm;
   const RowAffine<T> affine(n);
+  if constexpr (kernels::kAroundCaches<T>) {
+    if (n.aside) {
+      return WithBool(n.activation != Activation::none,
+                      [&](auto gate) HWY_ATTR { NormalizeAside<kCentered, gate>(n, affine, begin, end); });
+    }
+  }
   const bool alone = n.features * sizeof(T) > kLongRow;
   const std::size_t run = alone ? 1 : end - begin;
   for (std::size_t first = begin; first < end; first += run) {

@@ -34,33 +34,34 @@ struct RowSums {
   hn::Vec<F64> first, second;
 };
 
-/// Σd and Σd², d = x − shift.
-template <class T>
-HWY_INLINE RowSums SumDifferences(const T* HWY_RESTRICT x, std::size_t length, Parameter<T> shift) {
+/// Σd and Σd², d = x − shift, of a row whose `count` values from i on are load(i, count), each called for once.
+template <class T, class Load>
+HWY_INLINE RowSums SumDifferences(std::size_t length, Parameter<T> shift, const Load& load) {
   using D = Tag<T>;
   constexpr D d;
   const auto shifts = hn::Set(d, shift);
   LanePairs<D> sums;
-  const auto pair = [&](hn::Vec<D> value) EQUINORM_INLINE {
-    const auto difference = hn::Sub(value, shifts);
+  const auto pair = [&](std::size_t i, std::size_t count) EQUINORM_INLINE {
+    const auto difference = hn::Sub(load(i, count), shifts);
     return Pair<D>{difference, hn::Mul(difference, difference)};
   };
   AddPairs(
-      d, length, [&](std::size_t i) EQUINORM_INLINE { return pair(LoadElements(d, x + i)); },
-      [&](std::size_t i, std::size_t count) EQUINORM_INLINE { return pair(LoadFirst(d, x + i, count)); }, sums);
+      d, length, [&](std::size_t i) EQUINORM_INLINE { return pair(i, hn::MaxLanes(d)); }, pair, sums);
   return {FoldVectors(sums.first), FoldVectors(sums.second)};
 }
 
-/// Σx² (second).
-template <class T>
-HWY_INLINE RowSums SumSquares(const T* HWY_RESTRICT x, std::size_t length) {
+/// Σx² (second), of the same.
+template <class T, class Load>
+HWY_INLINE RowSums SumSquares(std::size_t length, const Load& load) {
   using D = Tag<T>;
   constexpr D d;
   LanePairs<D> sums;
-  const auto pair = [&](hn::Vec<D> value) EQUINORM_INLINE { return Pair<D>{hn::Zero(d), hn::Mul(value, value)}; };
+  const auto pair = [&](std::size_t i, std::size_t count) EQUINORM_INLINE {
+    const auto value = load(i, count);
+    return Pair<D>{hn::Zero(d), hn::Mul(value, value)};
+  };
   AddPairs(
-      d, length, [&](std::size_t i) EQUINORM_INLINE { return pair(LoadElements(d, x + i)); },
-      [&](std::size_t i, std::size_t count) EQUINORM_INLINE { return pair(LoadFirst(d, x + i, count)); }, sums);
+      d, length, [&](std::size_t i) EQUINORM_INLINE { return pair(i, hn::MaxLanes(d)); }, pair, sums);
   return {hn::Zero(F64()), FoldVectors(sums.second)};
 }
 

@@ -142,14 +142,22 @@ inline Workers workers_of_rows(const Matrix& m, const Execution& execution) {
   return m.valid * m.features < kSingleThreadElements ? Workers(1) : Workers(execution);
 }
 
-/// Runs kernel(norm, begin, end) over all valid rows. Where there is a residual but no place for its sum, y is its
-/// place.
+/// Whether s is kept aside.
+template <class T>
+bool keeps_aside(const kernels::RowForward<T>& norm, const Matrix& m) {
+  return norm.residual.data != nullptr && kernels::kAroundCaches<T> && m.features * sizeof(T) <= kernels::kMostAside &&
+         norm.stream && (norm.sum.data == nullptr || streams(norm.sum, m));
+}
+
+/// Runs kernel(norm, begin, end) over all valid rows. Where there is a residual, but its sum has no place and is not
+/// kept aside, y is its place.
 template <class T, class Kernel>
 void run_forward(const Matrix& m, kernels::RowForward<T> norm, Kernel kernel, const Execution& execution) {
   const Workers workers = workers_of_rows(m, execution);
   m.clear(norm.sum, m.features, workers);
-  if (norm.sum.data == nullptr) norm.sum = norm.y;
   norm.stream = streams(norm.y, m);
+  norm.aside = keeps_aside(norm, m);
+  if (norm.sum.data == nullptr && !norm.aside) norm.sum = norm.y;
   parallel_ranges(m.valid, workers, [&](std::size_t begin, std::size_t end) {
     m.for_each_run(begin, end, [&](std::size_t from, std::size_t to) { kernel(norm, from, to); });
   });
@@ -212,7 +220,8 @@ Status forward(const Options& o, const TensorView<const T>& x, const Affine<T>& 
                   rows_of(x, m),
                   rows_of(residual, m),
                   rows_of(sum, m),
-                  rows_of(y, m)},
+                  rows_of(y, m),
+                  false},
                  kernel, execution);
   return {};
 }

@@ -542,6 +542,59 @@ TYPED_TEST_P(RowNorm, InPlaceGivesTheSameBits) {
   }
 }
 
+/// Rows of every kind of values, so many of them that what is written goes around the caches, sums too: those are given
+/// a place, or none, or the residual's.
+TYPED_TEST_P(RowNorm, SumsOfManyRowsAreThoseOfEachAlone) {
+  EQUINORM_ROW_TYPES;
+  enum class Place { own, none, in_place };
+  constexpr std::size_t kLine = 64 / sizeof(T);
+  for (const std::size_t features : {std::size_t{1000}, (std::size_t{16} << 10) / sizeof(T)}) {
+    std::vector<C> alone;
+    for (const auto& value : cases::values()) {
+      C& row = alone.emplace_back(cases::RowShape{1, features, ""}, value, 11);
+      row.add = true;
+      row.options.activation = features == 1000 ? Activation::none : Activation::relu;
+      ASSERT_TRUE(row.forward().ok());
+    }
+    const std::size_t rows = (8 << 20) / sizeof(T) / features + 1, stride = (features + kLine - 1) / kLine * kLine;
+    const auto of = [&](std::size_t r) -> const C& { return alone[r % alone.size()]; };
+    for (const std::string& target : simd_targets()) {
+      ASSERT_TRUE(set_simd_target(target).ok());
+      for (const Place place : {Place::own, Place::none, Place::in_place}) {
+        testing_tools::Room<T> x(rows * stride, true), residual(rows * stride, true), own_sum(rows * stride, true),
+            own_y(rows * stride, true);
+        for (std::size_t r = 0; r < rows; ++r) {
+          std::ranges::copy(of(r).x, x.data() + r * stride);
+          std::ranges::copy(of(r).residual, residual.data() + r * stride);
+        }
+        T* y = place == Place::in_place ? x.data() : own_y.data();
+        T* sum = place == Place::in_place ? residual.data() : place == Place::own ? own_sum.data() : nullptr;
+        std::vector<double> mean(rows), variance(rows);
+        const auto view = [&](T* data) { return TensorView<T>{data, {rows, features}, Layout::channels_last, stride}; };
+        const auto in = [&](const T* data) {
+          return TensorView<const T>{data, {rows, features}, Layout::channels_last, stride};
+        };
+        ASSERT_TRUE(Op::template forward<T>(of(0).options, in(x.data()), of(0).affine(), in(residual.data()),
+                                            sum == nullptr ? TensorView<T>{} : view(sum), view(y),
+                                            {mean.data(), variance.data()}, {2})
+                        .ok());
+        for (std::size_t r = 0; r < rows; ++r) {
+          const std::string what = target + ", row " + std::to_string(r) + " of " + std::to_string(features);
+          const std::size_t bytes = features * sizeof(T);
+          ASSERT_EQ(std::memcmp(y + r * stride, of(r).y.data(), bytes), 0) << what;
+          if (sum != nullptr) {
+            ASSERT_EQ(std::memcmp(sum + r * stride, of(r).sum.data(), bytes), 0) << what;
+          }
+          if (Op::kCentered) {
+            ASSERT_EQ(mean[r], of(r).mean[0]) << what;
+          }
+          ASSERT_EQ(variance[r], of(r).variance[0]) << what;
+        }
+      }
+    }
+  }
+}
+
 TYPED_TEST_P(RowNorm, RunsOnTheCallersThreadsAndWorkspace) {
   EQUINORM_ROW_TYPES;
   for (const auto& shape : cases::row_shapes()) {
@@ -692,7 +745,8 @@ REGISTER_TYPED_TEST_SUITE_P(RowNorm, MatchesTheReferenceOnEveryShapeAndValue,
                             GivesTheSameBitsOnEveryTargetAndNumberOfThreads, OfARowDoesNotDependOnItsNeighbours,
                             OfAPoisonedRowIsNanAndOfOthersIsNot, AnOutlierCostsTheOthersNoDigits,
                             HugeGradientsDoNotOverflowOnTheirWay, NeitherReadsNorWritesBeyondItsRows,
-                            InPlaceGivesTheSameBits, RunsOnTheCallersThreadsAndWorkspace, TakesAnyLastAxesForARow,
+                            InPlaceGivesTheSameBits, SumsOfManyRowsAreThoseOfEachAlone,
+                            RunsOnTheCallersThreadsAndWorkspace, TakesAnyLastAxesForARow,
                             OfNoRowsIsNothingAndItsGradientsAreZero, GradientsAgreeWithFiniteDifferences,
                             BadArgumentsAreNamedAndNothingIsWritten);
 

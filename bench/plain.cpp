@@ -54,7 +54,7 @@ class Channels {
       width_ = channels_;
     }
     for (auto* v : {&sum_, &product_}) v->resize(width_);
-    for (auto* v : {&a_, &b_, &c_}) v->resize(std::max(width_, p.c));
+    for (auto* v : {&a_, &b_, &c_, &scale_, &shift_}) v->resize(std::max(width_, p.c));
   }
 
   void run(const Data<T>& data) {
@@ -77,9 +77,10 @@ class Channels {
   /// All channels of the unit, which is a sample or all of them.
   void run_columns(const Data<T>& data, std::size_t unit) {
     const std::size_t begin = unit * rows_ * p_.c;
-    begin_unit();
+    begin_unit(unit, 0, channels_);
+    for (std::size_t i = p_.c; i < width_; ++i) take_gate(i, i % p_.c);
     each_piece(begin, false, [&](std::size_t at, std::size_t rows, std::size_t columns) {
-      kernels_.sum_columns(data, at, rows, width_, columns, sum_.data(), product_.data());
+      kernels_.sum_columns(data, at, rows, width_, columns, coefficients(), sum_.data(), product_.data());
     });
     for (std::size_t i = p_.c; i < width_; ++i) {  // what was folded
       sum_[i % p_.c] += sum_[i];
@@ -96,9 +97,10 @@ class Channels {
   void run_planes(const Data<T>& data, std::size_t n, std::size_t c) {
     const std::size_t plane = p_.h * p_.w, sample = p_.c * plane, begin = n * sample + c * plane;
     const std::size_t count = std::min(channels_, p_.c - c), samples = batch_ ? p_.n : 1;
-    begin_unit();
+    begin_unit(n, c, count);
     if (place_ == Place::flat_planes) {
-      kernels_.sum_columns(data, begin, samples, sample, count * plane, sum_.data(), product_.data());
+      for (std::size_t i = count * plane; i-- > 0;) take_gate(i, i / plane);
+      kernels_.sum_columns(data, begin, samples, sample, count * plane, coefficients(), sum_.data(), product_.data());
       for (std::size_t i = 0; i < count; ++i) {
         sum_[i] = std::accumulate(&sum_[i * plane], &sum_[i * plane] + plane, P{0});
         product_[i] = std::accumulate(&product_[i * plane], &product_[i * plane] + plane, P{0});
@@ -109,13 +111,13 @@ class Channels {
     }
     for (std::size_t s = 0; s < samples; ++s) {
       for (std::size_t i = 0; i < count; ++i) {
-        kernels_.sum_line(data, begin + s * sample + i * plane, plane, &sum_[i], &product_[i]);
+        kernels_.sum_line(data, begin + s * sample + i * plane, plane, coefficients().at(i), &sum_[i], &product_[i]);
       }
     }
     finish(n, c, count, static_cast<double>(samples * plane));
     for (std::size_t s = samples; s-- > 0;) {
       for (std::size_t i = 0; i < count; ++i) {
-        kernels_.apply_line(data, begin + s * sample + i * plane, plane, a_[i], b_[i], c_[i]);
+        kernels_.apply_line(data, begin + s * sample + i * plane, plane, coefficients().at(i));
       }
     }
   }
@@ -151,15 +153,28 @@ class Channels {
       return;
     }
     for (std::size_t n = 0; n < p_.n; ++n) {
-      for (std::size_t c = 0; c < p_.c; ++c) kernels_.apply_line(data, n * sample + c * plane, plane, a_[c], b_[c], 0);
+      for (std::size_t c = 0; c < p_.c; ++c) {
+        kernels_.apply_line(data, n * sample + c * plane, plane, coefficients().at(c));
+      }
     }
   }
 
-  void begin_unit() {
+  /// `count` channels from c on of a unit that begins with sample n.
+  void begin_unit(std::size_t n, std::size_t c, std::size_t count) {
     std::fill(sum_.begin(), sum_.end(), P{0});
     std::fill(product_.begin(), product_.end(), P{0});
+    for (std::size_t i = 0; backward_ && i < count; ++i) {
+      const std::size_t at = statistics_of(n, c + i);
+      scale_[i] = static_cast<P>(t_.gamma[c + i] / std::sqrt(t_.variance[at] + kEpsilon));
+      shift_[i] = t_.beta[c + i] - t_.mean[at] * scale_[i];
+    }
   }
-  Coefficients<T> coefficients() { return {a_.data(), b_.data(), c_.data()}; }
+  std::size_t statistics_of(std::size_t n, std::size_t c) const { return batch_ ? c : (n * p_.c + c) / group_; }
+  Coefficients<T> coefficients() const { return {a_.data(), b_.data(), c_.data(), scale_.data(), shift_.data()}; }
+  void take_gate(std::size_t to, std::size_t from) {
+    scale_[to] = scale_[from];
+    shift_[to] = shift_[from];
+  }
   void take_coefficients(std::size_t to, std::size_t from) {
     a_[to] = a_[from];
     b_[to] = b_[from];
@@ -190,7 +205,7 @@ class Channels {
       const double m = values * static_cast<double>(group_);
       double sum = 0, product = 0;
       if (backward_) {
-        const std::size_t at = batch_ ? c + g : (n * p_.c + c + g) / group_;
+        const std::size_t at = statistics_of(n, c + g);
         const double mean = t_.mean[at], inverse = 1 / std::sqrt(t_.variance[at] + kEpsilon);
         for (std::size_t i = g; i < g + group_; ++i) {
           const double dot = (product_[i] - mean * sum_[i]) * inverse;
@@ -226,7 +241,7 @@ class Channels {
   std::size_t channels_;  ///< of a unit
   std::size_t rows_ = 1;  ///< columns: of a unit, before folding
   std::size_t width_;     ///< columns: of a folded row
-  std::vector<P> sum_, product_, a_, b_, c_;
+  std::vector<P> sum_, product_, a_, b_, c_, scale_, shift_;
 };
 
 }  // namespace

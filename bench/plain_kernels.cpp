@@ -2,6 +2,7 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "plain_kernels.cpp"
+#include <hwy/aligned_allocator.h>
 #include <hwy/cache_control.h>
 #include <hwy/foreach_target.h>  // compiles what follows once per instruction set
 #include <hwy/highway.h>
@@ -34,6 +35,7 @@ using One = hn::CappedTag<Parameter<T>, 1>;
 template <bool kBackward_, bool kGated_, bool kAdd_>
 struct Kind {
   static constexpr bool kBackward = kBackward_, kGated = kGated_, kAdd = kAdd_;
+  static constexpr bool kFromZ = kBackward && kGated && !kAdd;  ///< whether backward computes z again
 };
 
 template <class K, class T>
@@ -56,11 +58,31 @@ HWY_INLINE void FetchPages(const Data<T>& t, std::size_t at, std::size_t count) 
   }
 }
 
+/// What z is made with, of one vector.
+template <class D>
+struct Gate {
+  hn::Vec<D> scale, shift;
+};
+/// Of the columns from i on, or of one channel for all lanes.
+template <class K, class D, class T>
+HWY_INLINE Gate<D> GateOfColumns(D d, const Coefficients<T>& k, std::size_t i) {
+  if constexpr (K::kFromZ) return {hn::LoadU(d, k.scale + i), hn::LoadU(d, k.shift + i)};
+  return {hn::Zero(d), hn::Zero(d)};
+}
+template <class K, class D, class T>
+HWY_INLINE Gate<D> GateOfChannel(D d, const Coefficients<T>& k) {
+  if constexpr (K::kFromZ) return {hn::Set(d, *k.scale), hn::Set(d, *k.shift)};
+  return {hn::Zero(d), hn::Zero(d)};
+}
+
 /// Backward: what the gate lets through.
 template <class K, class D, class T>
-HWY_INLINE hn::Vec<D> Gradient(D d, const Data<T>& t, std::size_t at) {
+HWY_INLINE hn::Vec<D> Gradient(D d, const Data<T>& t, std::size_t at, [[maybe_unused]] hn::Vec<D> x,
+                               [[maybe_unused]] const Gate<D>& gate) {
   const auto dy = LoadElements(d, t.dy + at);
-  if constexpr (K::kGated) {
+  if constexpr (K::kFromZ) {
+    return hn::IfThenElseZero(hn::Gt(hn::MulAdd(gate.scale, x, gate.shift), hn::Zero(d)), dy);
+  } else if constexpr (K::kGated) {
     return hn::IfThenElseZero(hn::Gt(LoadElements(d, t.gate + at), hn::Zero(d)), dy);
   } else {
     return dy;
@@ -69,11 +91,11 @@ HWY_INLINE hn::Vec<D> Gradient(D d, const Data<T>& t, std::size_t at) {
 
 /// Σv and Σ v·x of one vector more, v = x forward, g backward.
 template <class K, class D, class T>
-HWY_INLINE void Sum(D d, const Data<T>& t, std::size_t at, hn::Vec<D>& sum, hn::Vec<D>& product) {
+HWY_INLINE void Sum(D d, const Data<T>& t, std::size_t at, const Gate<D>& gate, hn::Vec<D>& sum, hn::Vec<D>& product) {
   Fetch<K>(t, at);
   const auto x = LoadElements(d, t.x + at);
   if constexpr (K::kBackward) {
-    const auto g = Gradient<K>(d, t, at);
+    const auto g = Gradient<K>(d, t, at, x, gate);
     sum = hn::Add(sum, g);
     product = hn::MulAdd(g, x, product);
   } else {
@@ -105,11 +127,11 @@ HWY_INLINE void LoadVectors(D d, const P* from, hn::Vec<D> (&to)[n]) {
 
 template <class K, class D, class T>
 HWY_INLINE hn::Vec<D> Apply(D d, const Data<T>& t, std::size_t at, hn::Vec<D> a, hn::Vec<D> b,
-                            [[maybe_unused]] hn::Vec<D> c) {
+                            [[maybe_unused]] hn::Vec<D> c, const Gate<D>& gate) {
   if (t.stream) Fetch<K>(t, at);
   const auto x = LoadElements(d, t.x + at);
   if constexpr (K::kBackward) {
-    const auto g = Gradient<K>(d, t, at);
+    const auto g = Gradient<K>(d, t, at, x, gate);
     if constexpr (K::kAdd) Store({g}, t.stream, d, t.dresidual + at);
     return hn::MulAdd(a, g, hn::MulAdd(b, x, c));
   } else {
@@ -123,20 +145,22 @@ HWY_INLINE hn::Vec<D> Apply(D d, const Data<T>& t, std::size_t at, hn::Vec<D> a,
 // --- One line of a channel ------------------------------------------------------------------------------------------
 
 template <class K, class T>
-HWY_NOINLINE void SumLine(Data<T> t, std::size_t begin, std::size_t length, Parameter<T>* sum, Parameter<T>* product) {
+HWY_NOINLINE void SumLine(Data<T> t, std::size_t begin, std::size_t length, Coefficients<T> k, Parameter<T>* sum,
+                          Parameter<T>* product) {
   constexpr Tag<T> d;
   constexpr std::size_t kLanes = hn::MaxLanes(d), kVectors = 4;
   hn::Vec<Tag<T>> sums[kVectors], products[kVectors];
   for (std::size_t v = 0; v < kVectors; ++v) sums[v] = products[v] = hn::Zero(d);
   FetchPages<K>(t, begin, length);
+  const auto gate = GateOfChannel<K>(d, k);
   std::size_t i = begin;
   for (; i + kVectors * kLanes <= begin + length; i += kVectors * kLanes) {
-    Unroll<kVectors>([&](auto v) EQUINORM_INLINE { Sum<K>(d, t, i + v * kLanes, sums[v], products[v]); });
+    Unroll<kVectors>([&](auto v) EQUINORM_INLINE { Sum<K>(d, t, i + v * kLanes, gate, sums[v], products[v]); });
   }
-  for (; i + kLanes <= begin + length; i += kLanes) Sum<K>(d, t, i, sums[0], products[0]);
+  for (; i + kLanes <= begin + length; i += kLanes) Sum<K>(d, t, i, gate, sums[0], products[0]);
   constexpr One<T> one;
   auto last_sum = hn::Zero(one), last_product = hn::Zero(one);
-  for (; i < begin + length; ++i) Sum<K>(one, t, i, last_sum, last_product);
+  for (; i < begin + length; ++i) Sum<K>(one, t, i, GateOfChannel<K>(one, k), last_sum, last_product);
   const auto total = [&](const auto& all) EQUINORM_INLINE {
     return hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(all[0], all[1]), hn::Add(all[2], all[3]))));
   };
@@ -145,13 +169,13 @@ HWY_NOINLINE void SumLine(Data<T> t, std::size_t begin, std::size_t length, Para
 }
 
 template <class K, class T>
-HWY_NOINLINE void ApplyLine(Data<T> t, std::size_t begin, std::size_t length, Parameter<T> a, Parameter<T> b,
-                            Parameter<T> c) {
+HWY_NOINLINE void ApplyLine(Data<T> t, std::size_t begin, std::size_t length, Coefficients<T> k) {
+  const Parameter<T> a = *k.a, b = *k.b, c = *k.c;
   ForEachStrip<2>(Tag<T>(), length, [&](auto d, auto vectors, std::size_t i) EQUINORM_INLINE {
     hn::Vec<decltype(d)> values[vectors.value];
     Unroll<vectors>([&](auto v) EQUINORM_INLINE {
       const std::size_t at = begin + i + v * hn::MaxLanes(d);
-      values[v] = Apply<K>(d, t, at, hn::Set(d, a), hn::Set(d, b), hn::Set(d, c));
+      values[v] = Apply<K>(d, t, at, hn::Set(d, a), hn::Set(d, b), hn::Set(d, c), GateOfChannel<K>(d, k));
     });
     Store(values, t.stream, d, t.out + begin + i);
   });
@@ -162,7 +186,7 @@ HWY_NOINLINE void ApplyLine(Data<T> t, std::size_t begin, std::size_t length, Pa
 /// Strip by strip down blocks of rows that stay in the first cache; sums in registers meanwhile.
 template <class K, class T>
 HWY_NOINLINE void SumColumns(Data<T> t, std::size_t begin, std::size_t rows, std::size_t stride, std::size_t columns,
-                             Parameter<T>* sum, Parameter<T>* product) {
+                             Coefficients<T> k, Parameter<T>* sum, Parameter<T>* product) {
   constexpr std::size_t kStrip = HWY_TARGET <= HWY_AVX3 ? 8 : 2;
   const std::size_t few = std::max<std::size_t>(kFirstCacheBytes / (columns * sizeof(T)), 8);
   const std::size_t block = columns <= kStrip * hn::MaxLanes(Tag<T>()) && !t.far ? rows : few;
@@ -176,7 +200,8 @@ HWY_NOINLINE void SumColumns(Data<T> t, std::size_t begin, std::size_t rows, std
       LoadVectors(d, product + column, products);
       for (std::size_t i = r; i < end; ++i) {
         Unroll<vectors>([&](auto v) EQUINORM_INLINE {
-          Sum<K>(d, t, begin + i * stride + column + v * kLanes, sums[v], products[v]);
+          Sum<K>(d, t, begin + i * stride + column + v * kLanes, GateOfColumns<K>(d, k, column + v * kLanes), sums[v],
+                 products[v]);
         });
       }
       Unroll<vectors>([&](auto v) EQUINORM_INLINE {
@@ -199,7 +224,9 @@ HWY_INLINE void ApplyRows(const Data<T>& t, std::size_t begin, std::size_t strid
     Unroll<kRows>([&](auto r) EQUINORM_INLINE {
       const std::size_t at = begin + r * stride + i;
       hn::Vec<decltype(d)> values[vectors.value];
-      Unroll<vectors>([&](auto v) EQUINORM_INLINE { values[v] = Apply<K>(d, t, at + v * kLanes, a[v], b[v], c[v]); });
+      Unroll<vectors>([&](auto v) EQUINORM_INLINE {
+        values[v] = Apply<K>(d, t, at + v * kLanes, a[v], b[v], c[v], GateOfColumns<K>(d, k, i + v * kLanes));
+      });
       Store(values, t.stream, d, t.out + at);
     });
   });
@@ -226,48 +253,70 @@ struct RowCoefficients {
   Parameter<T> inverse[kRows], offset[kRows], b[kRows], c[kRows];
 };
 
-/// kRows rows side by side: sums, then y = x̂·γ + β.
-template <class K, std::size_t kRows, class T>
-HWY_INLINE void NormalizeRows(const RowData<T>& t, std::size_t row) {
-  const std::size_t m = t.features, begin = row * m;
-  Data<T> read = t;
-  if constexpr (K::kAdd) {
-    ForEachStrip<2>(Tag<T>(), kRows * m, [&](auto d, auto vectors, std::size_t i) EQUINORM_INLINE {
-      hn::Vec<decltype(d)> values[vectors.value];
-      Unroll<vectors>([&](auto v) EQUINORM_INLINE {
-        const std::size_t at = begin + i + v * hn::MaxLanes(d);
-        values[v] = hn::Add(LoadElements(d, t.x + at), LoadElements(d, t.residual + at));
+/// Forward. y = x̂·γ + β of a row is written behind the sums of the next, so that the end of its own comes about
+/// meanwhile. With a residual four tensors are under way, evenly: sums, x + residual and y of the row before the last
+/// are of one loop; what is normalized is kept aside.
+template <class K, class T>
+HWY_INLINE void NormalizeRows(const RowData<T>& t, std::size_t rows) {
+  constexpr Tag<T> d;
+  constexpr std::size_t kLanes = hn::MaxLanes(d), kVectors = 4, kLag = K::kAdd ? 2 : 1;
+  const std::size_t m = t.features, whole = m / kLanes * kLanes;
+  hwy::AlignedFreeUniquePtr<T[]> aside = K::kAdd ? hwy::AllocateAligned<T>((kLag + 1) * m) : nullptr;
+  const auto row_of = [&](std::size_t r) -> const T* { return K::kAdd ? &aside[r % (kLag + 1) * m] : t.x + r * m; };
+  RowCoefficients<T, kLag> k;
+  for (std::size_t r = 0; r < rows + kLag; ++r) {
+    const bool sums = r < rows, writes = r >= kLag;
+    const std::size_t slot = r % kLag, written = writes ? r - kLag : 0;
+    const T* from = row_of(written);
+    const auto write = [&](auto tag, std::size_t i) EQUINORM_INLINE {
+      const auto x_hat =
+          hn::MulAdd(LoadElements(tag, from + i), hn::Set(tag, k.inverse[slot]), hn::Set(tag, k.offset[slot]));
+      Store({hn::MulAdd(x_hat, hn::LoadU(tag, t.gamma + i), hn::LoadU(tag, t.beta + i))}, t.stream, tag,
+            t.out + written * m + i);
+    };
+    const auto sum = [&](auto tag, std::size_t i, auto& first, auto& second) EQUINORM_INLINE {
+      const std::size_t at = r * m + i;
+      Fetch<K>(t, at);
+      auto x = LoadElements(tag, t.x + at);
+      if constexpr (K::kAdd) {
+        if (t.ahead != 0) hwy::Prefetch(t.residual + at + t.ahead);
+        x = hn::Add(x, LoadElements(tag, t.residual + at));
+        Store({x}, t.stream, tag, t.sum + at);
+        StoreElements<false>(x, tag, &aside[r % (kLag + 1) * m + i]);
+        if (writes) write(tag, i);
+      }
+      first = hn::Add(first, x);
+      second = hn::MulAdd(x, x, second);
+    };
+    Parameter<T> total = 0, squares = 0;
+    if (sums) {
+      hn::Vec<Tag<T>> first[kVectors], second[kVectors];
+      for (std::size_t v = 0; v < kVectors; ++v) first[v] = second[v] = hn::Zero(d);
+      std::size_t i = 0;
+      for (; i + kVectors * kLanes <= whole; i += kVectors * kLanes) {
+        Unroll<kVectors>([&](auto v) EQUINORM_INLINE { sum(d, i + v * kLanes, first[v], second[v]); });
+      }
+      for (; i < whole; i += kLanes) sum(d, i, first[0], second[0]);
+      constexpr One<T> one;
+      auto last = hn::Zero(one), last_square = hn::Zero(one);
+      for (; i < m; ++i) sum(one, i, last, last_square);
+      const auto all = [&](const auto& v) EQUINORM_INLINE {
+        return hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(v[0], v[1]), hn::Add(v[2], v[3]))));
+      };
+      total = all(first) + hn::GetLane(last);
+      squares = all(second) + hn::GetLane(last_square);
+    }
+    if (writes && (!K::kAdd || !sums)) {
+      ForEachStrip<4>(d, m, [&](auto tag, auto vectors, std::size_t i) EQUINORM_INLINE {
+        Unroll<vectors>([&](auto v) EQUINORM_INLINE { write(tag, i + v * hn::MaxLanes(tag)); });
       });
-      Store(values, false, d, t.sum + begin + i);
-    });
-    read.x = t.sum;
+    }
+    if (sums) {
+      const auto count = static_cast<double>(m);
+      const double mean = t.centered ? total / count : 0;
+      k.Set(slot, mean, squares / count - mean * mean);
+    }
   }
-  RowCoefficients<T, kRows> k;
-  Parameter<T> sums[kRows] = {}, squares[kRows] = {};
-  for (std::size_t r = 0; r < kRows; ++r) {
-    SumLine<Kind<false, false, false>>(read, begin + r * m, m, &sums[r], &squares[r]);
-  }
-  for (std::size_t r = 0; r < kRows; ++r) {
-    const auto count = static_cast<double>(m);
-    const double mean = t.centered ? sums[r] / count : 0;
-    k.Set(r, mean, squares[r] / count - mean * mean);
-  }
-  ForEachStrip<2>(Tag<T>(), m, [&](auto d, auto vectors, std::size_t i) EQUINORM_INLINE {
-    constexpr std::size_t kLanes = hn::MaxLanes(d);
-    hn::Vec<decltype(d)> gamma[vectors.value], beta[vectors.value];
-    LoadVectors(d, t.gamma + i, gamma);
-    LoadVectors(d, t.beta + i, beta);
-    Unroll<kRows>([&](auto r) EQUINORM_INLINE {
-      const std::size_t at = begin + r * m + i;
-      hn::Vec<decltype(d)> values[vectors.value];
-      Unroll<vectors>([&](auto v) EQUINORM_INLINE {
-        if (t.stream) Fetch<K>(read, at + v * kLanes);
-        const auto x = LoadElements(d, read.x + at + v * kLanes);
-        values[v] = hn::MulAdd(hn::MulAdd(x, hn::Set(d, k.inverse[r]), hn::Set(d, k.offset[r])), gamma[v], beta[v]);
-      });
-      Store(values, t.stream, d, t.out + at);
-    });
-  });
 }
 
 /// kRows rows side by side: Σh and Σ h·x, then dx, and their part of dγ and dβ.
@@ -283,9 +332,9 @@ HWY_INLINE void DifferentiateRows(const RowData<T>& t, std::size_t row) {
       Unroll<kRows>([&](auto r) EQUINORM_INLINE {
         const std::size_t at = begin + r * m + i;
         Fetch<K>(t, at);
-        const auto h = hn::Mul(Gradient<K>(d, t, at), gamma);
+        const auto x = LoadElements(d, t.x + at), h = hn::Mul(LoadElements(d, t.dy + at), gamma);
         sum_of[r] = hn::Add(sum_of[r], h);
-        product_of[r] = hn::MulAdd(h, LoadElements(d, t.x + at), product_of[r]);
+        product_of[r] = hn::MulAdd(h, x, product_of[r]);
       });
     }
     Unroll<kRows>([&](auto r) EQUINORM_INLINE {
@@ -317,7 +366,7 @@ HWY_INLINE void DifferentiateRows(const RowData<T>& t, std::size_t row) {
       hn::Vec<decltype(d)> values[vectors.value];
       Unroll<vectors>([&](auto v) EQUINORM_INLINE {
         if (t.stream) Fetch<K>(t, at + v * kLanes);
-        const auto x = LoadElements(d, t.x + at + v * kLanes), g = Gradient<K>(d, t, at + v * kLanes);
+        const auto x = LoadElements(d, t.x + at + v * kLanes), g = LoadElements(d, t.dy + at + v * kLanes);
         values[v] = hn::MulAdd(hn::Mul(g, gamma[v]), inverse, hn::MulAdd(x, hn::Set(d, k.b[r]), hn::Set(d, k.c[r])));
         dgamma[v] = hn::MulAdd(g, hn::MulAdd(x, inverse, offset), dgamma[v]);
         dbeta[v] = hn::Add(dbeta[v], g);
@@ -336,17 +385,12 @@ HWY_NOINLINE void RunRows(RowData<T> t, std::size_t rows) {
   if constexpr (K::kBackward) {
     std::fill_n(t.dgamma, t.features, Parameter<T>{0});
     std::fill_n(t.dbeta, t.features, Parameter<T>{0});
+    std::size_t r = 0;
+    for (; r + kAside <= rows; r += kAside) DifferentiateRows<K, kAside>(t, r);
+    for (; r < rows; ++r) DifferentiateRows<K, 1>(t, r);
+  } else {
+    NormalizeRows<K>(t, rows);
   }
-  const auto run = [&](auto count, std::size_t r) EQUINORM_INLINE {
-    if constexpr (K::kBackward) {
-      DifferentiateRows<K, count>(t, r);
-    } else {
-      NormalizeRows<K, count>(t, r);
-    }
-  };
-  std::size_t r = 0;
-  for (; r + kAside <= rows; r += kAside) run(Rows<kAside>(), r);
-  for (; r < rows; ++r) run(Rows<1>(), r);
 }
 
 // --- The kinds that are compiled -------------------------------------------------------------------------------------

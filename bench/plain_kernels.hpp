@@ -16,10 +16,13 @@ struct Data {
   bool stream;        ///< write around the caches
 };
 
-/// out = a·x + b forward, a·g + (b·x + c) backward.
+/// out = a·x + b forward, a·g + (b·x + c) backward. Behind a relu without a residual z = scale·x + shift has the sign
+/// that lets g through.
 template <class T>
 struct Coefficients {
-  Parameter<T>*a, *b, *c;
+  const Parameter<T>*a, *b, *c, *scale, *shift;
+
+  Coefficients at(std::size_t i) const { return {a + i, b + i, c + i, scale + i, shift + i}; }
 };
 
 template <class T>
@@ -34,19 +37,21 @@ struct RowData : Data<T> {
 /// What a problem's passes over memory are made of.
 template <class T>
 struct PlainKernels {
-  /// Add Σv and Σ v·x, v = x forward, g backward.
-  void (*sum_line)(Data<T> t, std::size_t begin, std::size_t length, Parameter<T>* sum, Parameter<T>* product);
+  /// Add Σv and Σ v·x, v = x forward, g backward. Of a line the first of the coefficients are meant.
+  void (*sum_line)(Data<T> t, std::size_t begin, std::size_t length, Coefficients<T> k, Parameter<T>* sum,
+                   Parameter<T>* product);
   void (*sum_columns)(Data<T> t, std::size_t begin, std::size_t rows, std::size_t stride, std::size_t columns,
-                      Parameter<T>* sum, Parameter<T>* product);
-  void (*apply_line)(Data<T> t, std::size_t begin, std::size_t length, Parameter<T> a, Parameter<T> b, Parameter<T> c);
+                      Coefficients<T> k, Parameter<T>* sum, Parameter<T>* product);
+  void (*apply_line)(Data<T> t, std::size_t begin, std::size_t length, Coefficients<T> k);
   void (*apply_columns)(Data<T> t, std::size_t begin, std::size_t rows, std::size_t stride, std::size_t columns,
                         Coefficients<T> k);
   void (*run_rows)(RowData<T> t, std::size_t rows);  ///< or nullptr
 };
 
 /// The passes of one kind, for the best instruction set of this processor. Gated: behind a relu, whose backward goes by
-/// the sign of y. Add: forward reads a residual, backward writes its gradient. All null where there are none: of f64,
-/// of bf16 and f16 with anything fused, and for processors without fused multiply-adds.
+/// the sign of z, or with a residual by that of y. Add: forward reads a residual, backward writes its gradient. All
+/// null where there are none: of f64, of bf16 and f16 with anything fused, and for processors without fused
+/// multiply-adds.
 template <class T>
 PlainKernels<T> plain_kernels(bool backward, bool gated, bool add);
 

@@ -58,6 +58,14 @@ struct Case {
     t.mean = fill(sets, -0.5, 0.5);
     t.variance = fill(sets, 0.5, 2);
     gate.assign(t.y, t.y + n);
+    if (p.activation != Activation::relu || p.add) return;
+    // Without a residual the gate is computed again, too near zero perhaps with another sign: no gradient there.
+    for (std::size_t i = 0; i < n; ++i) {
+      const std::size_t s = index.set(i), c = index.channel(i);
+      gate[i] = static_cast<float>(
+          (at(t.x, i) - at(t.mean, s)) / std::sqrt(at(t.variance, s) + kEpsilon) * at(t.gamma, c) + at(t.beta, c));
+      if (std::abs(gate[i]) < 1e-5F) t.dy[i] = 0;
+    }
   }
 
   static double at(const float* tensor, std::size_t i) { return static_cast<double>(tensor[i]); }

@@ -291,7 +291,7 @@ table is gone through {} times, each time in fresh memory: where tensors lie and
 Rows are shapes `N,C,H,W` or `rows,channels`; the target is what our figure may be. Two things that do less are measured
 too, in one order of visits each, with nothing fetched by hand or in two ways like ours, of each visit the fastest. The floor is passes
 over memory like ours without arithmetic: the input read for the statistics, then read again and the output written. Plain is the same formula without what Equinorm promises, as fast as we
-know to write it: sums of floats, fused multiply-adds, no care for large means, other bits on other processors. They are guides, not proofs: one that
+know to write it: sums of floats, no care for large means, other bits on other processors. They are guides, not proofs: one that
 ours is below counts for nothing.{}
 Of {} rows **{} miss their target** (`target`), {} of them with a target below the floor or one that plain misses too, and in **{} oneDNN is more
 than {} times as fast** (`peer`). Differences under 1.3 can be noise on a shared machine. Two threads miss their target, one, if the 95 % interval of

@@ -110,7 +110,7 @@ struct Normalizer {
   HWY_INLINE Normalizer(Get, D d, const Coefficients<T>& k, std::size_t c)
       : mean(Get::Get(d, k.mean, c)), scale(Get::Get(d, k.scale, c)), shift(Get::Get(d, k.shift, c)) {}
 
-  HWY_INLINE hn::Vec<D> Affine(hn::Vec<D> difference) const { return hn::Add(hn::Mul(difference, scale), shift); }
+  HWY_INLINE hn::Vec<D> Affine(hn::Vec<D> difference) const { return MulAdd(D(), difference, scale, shift); }
 
   hn::Vec<D> mean, scale, shift;
 };
@@ -197,7 +197,7 @@ HWY_INLINE hn::Vec<D> Differentiated(D d, const Backward<T>& t, std::size_t at, 
   if (kResidual || (kGate == Gate::any && t.dresidual != nullptr)) {
     StoreResult<kGate, kStream>(g, d, t.dresidual + at, count, t.stream);
   }
-  return hn::Sub(hn::Sub(hn::Mul(g, n.scale), n.offset), hn::Mul(difference, n.slope));
+  return NegMulAdd(d, difference, n.slope, MulSub(d, g, n.scale, n.offset));
 }
 
 template <Gate kGate, bool kOutput, bool kResidual, bool kStream, class T, class D>

@@ -110,7 +110,7 @@ struct RowNormalizer {
 
   HWY_INLINE hn::Vec<D> operator()(hn::Vec<D> x) const {
     if constexpr (kCentered) {
-      return hn::Add(hn::Mul(hn::Sub(x, mean), inverse), rest);
+      return MulAdd(D(), hn::Sub(x, mean), inverse, rest);
     } else {
       return hn::Mul(x, inverse);
     }
@@ -160,8 +160,8 @@ struct RowOutput {
   HWY_INLINE hn::Vec<Tag<T>> operator()(std::size_t i, std::size_t offset, std::size_t count) const {
     constexpr Tag<T> d;
     const auto x_hat = normalize(LoadCount(d, x + i + offset, count));
-    const auto z = hn::Add(hn::Mul(x_hat, LoadCount(d, affine.gamma.at(i) + offset, count)),
-                           LoadCount(d, affine.beta.at(i) + offset, count));
+    const auto z = MulAdd(d, x_hat, LoadCount(d, affine.gamma.at(i) + offset, count),
+                          LoadCount(d, affine.beta.at(i) + offset, count));
     if constexpr (kGate) {
       return Activate(d, activation, z);
     } else {
@@ -348,7 +348,7 @@ struct RowGradient {
                          hn::Vec<D> gamma, const Parameter<T>* beta) {
     g = LoadCount(d, dy, count);
     if constexpr (kGate) {
-      const auto z = hn::Add(hn::Mul(x_hat, gamma), LoadCount(d, beta, count));
+      const auto z = MulAdd(d, x_hat, gamma, LoadCount(d, beta, count));
       g = ActivationGradient(d, n.activation, g, z);
     }
     h = hn::Mul(g, gamma);
@@ -371,7 +371,7 @@ HWY_NOINLINE void SumRow(const RowBackward<T>& n, std::size_t r, RowCoefficients
     const RowGradient<kGate, D, T> gradient(d, n, dy + i, count, normalize(value),
                                             LoadCount(d, affine.gamma.at(i), count), affine.beta.at(i));
     const auto x_hat = hn::Mul(kCentered ? hn::Sub(value, normalize.mean) : value, normalize.inverse);
-    return Pair<D>{kCentered ? gradient.h : hn::Zero(d), hn::Mul(gradient.h, x_hat)};
+    return Pair<D>{kCentered ? gradient.h : hn::Zero(d), gradient.h, x_hat};
   };
   AddPairs(
       d, n.features, [&](std::size_t i) EQUINORM_INLINE { return pair(i, hn::MaxLanes(d)); }, pair, sums);
@@ -431,7 +431,7 @@ HWY_INLINE void GradientStrip(const RowBackward<T>& n, const RowAffine<T>& affin
         const auto x_hat = normalize(LoadCount(d, x + i, lanes));
         const RowGradient<kGate, D, T> gradient(d, n, dy + i, lanes, x_hat, gamma[v], affine.beta.at(column + i));
         auto value = kCentered ? hn::Sub(gradient.h, mean_h) : gradient.h;
-        value = hn::Mul(hn::Sub(value, hn::Mul(x_hat, mean_hx)), normalize.inverse);
+        value = hn::Mul(NegMulAdd(d, x_hat, mean_hx, value), normalize.inverse);
         // Unlikely or not: their code may lie elsewhere, so that the common case runs straight on.
         if (dsum != nullptr) [[unlikely]]
           value = hn::Add(value, LoadCount(d, dsum + column + i, lanes));
@@ -448,10 +448,10 @@ HWY_INLINE void GradientStrip(const RowBackward<T>& n, const RowAffine<T>& affin
         } else {
           store(Static<false>());
         }
-        pairs.Add(v, {gradient.g, hn::Mul(gradient.g, x_hat)});
+        pairs.Add(v, {gradient.g, gradient.g, x_hat});
       });
     }
-    sums.Add(pairs.of);
+    sums.Add(pairs);
   }
   if (dgamma != nullptr) {
     each_part([&](auto v, auto part, std::size_t at, std::size_t lanes) EQUINORM_INLINE {

@@ -81,7 +81,7 @@ HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, c
         Unroll<vectors>([&](auto v) EQUINORM_INLINE { pairs.Add(v, term(d, row, column + v * kLanes)); });
       }
       Unroll<vectors>([&](auto v) EQUINORM_INLINE {
-        const Wide first(pairs.of[v].first), second = scaled(d, column + v * kLanes, Wide(pairs.of[v].second));
+        const Wide first(pairs.first[v]), second = scaled(d, column + v * kLanes, Wide(pairs.second[v]));
         for (std::size_t part = 0; part < Wide::kParts; ++part) {
           const std::size_t at = column + v * kLanes + part * Wide::kLanes;
           hn::StoreU(hn::Add(hn::LoadU(d64, sum + at), first.parts[part]), d64, sum + at);
@@ -247,7 +247,7 @@ HWY_INLINE void AccumulateShiftedMoments(const T* HWY_RESTRICT x, const Block& b
         [&](auto d, std::size_t row, std::size_t column) EQUINORM_INLINE {
           const auto difference =
               hn::Sub(LoadElements(d, panel + row * stride + column), hn::LoadU(d, shifts + column));
-          return Pair<decltype(d)>{difference, hn::Mul(difference, difference)};
+          return Pair<decltype(d)>{difference, difference, difference};
         },
         [](auto, std::size_t, auto product) EQUINORM_INLINE { return product; });
     const ColumnBlock<T> found(panel, rows, stride, count);
@@ -294,7 +294,7 @@ HWY_INLINE void AccumulateColumnDots(const std::array<const T*, kInputs>& inputs
         const std::size_t index = row * stride + column;
         const auto difference = hn::Sub(LoadElements(d, x + index), hn::LoadU(d, mean + column));
         const auto g = gradient(d, index, column, difference);
-        return Pair<decltype(d)>{g, hn::Mul(g, hn::Mul(difference, hn::LoadU(d, unit + column)))};
+        return Pair<decltype(d)>{g, g, hn::Mul(difference, hn::LoadU(d, unit + column))};
       },
       [&](auto d, std::size_t column, auto product) EQUINORM_INLINE {
         const decltype(product) inverse(PowerReciprocal(d, hn::LoadU(d, unit + column)));

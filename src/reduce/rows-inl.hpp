@@ -43,7 +43,7 @@ HWY_INLINE RowSums SumDifferences(std::size_t length, Parameter<T> shift, const 
   LanePairs<D> sums;
   const auto pair = [&](std::size_t i, std::size_t count) EQUINORM_INLINE {
     const auto difference = hn::Sub(load(i, count), shifts);
-    return Pair<D>{difference, hn::Mul(difference, difference)};
+    return Pair<D>{difference, difference, difference};
   };
   AddPairs(
       d, length, [&](std::size_t i) EQUINORM_INLINE { return pair(i, hn::MaxLanes(d)); }, pair, sums);
@@ -58,7 +58,7 @@ HWY_INLINE RowSums SumSquares(std::size_t length, const Load& load) {
   LanePairs<D> sums;
   const auto pair = [&](std::size_t i, std::size_t count) EQUINORM_INLINE {
     const auto value = load(i, count);
-    return Pair<D>{hn::Zero(d), hn::Mul(value, value)};
+    return Pair<D>{hn::Zero(d), value, value};
   };
   AddPairs(
       d, length, [&](std::size_t i) EQUINORM_INLINE { return pair(i, hn::MaxLanes(d)); }, pair, sums);

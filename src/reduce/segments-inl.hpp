@@ -125,10 +125,11 @@ HWY_INLINE void AddPairs(D d, std::size_t length, const Value& value, const Last
   sums.Add(whole, whole + 1, [&](std::size_t group, std::size_t v) EQUINORM_INLINE {
     const std::size_t i = group * kSegmentLanes + v * kLanes, count = std::min(length - std::min(i, length), kLanes);
     if (count == kLanes) return value(i);
-    if (count == 0) return Pair<D>();
+    if (count == 0) return Pair<D>{hn::Zero(d), hn::Zero(d), hn::Zero(d)};
     const Pair<D> pair = last(i, count);
     const auto mask = hn::FirstN(d, count);
-    return Pair<D>{hn::IfThenElseZero(mask, pair.first), hn::IfThenElseZero(mask, pair.second)};
+    return Pair<D>{hn::IfThenElseZero(mask, pair.value), hn::IfThenElseZero(mask, pair.a),
+                   hn::IfThenElseZero(mask, pair.b)};
   });
 }
 
@@ -260,7 +261,7 @@ void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, std::size_t
       if (s > 0) sums.Restore(all[c]);
       const auto pair = [&](hn::Vec<D> value) EQUINORM_INLINE {
         const auto difference = hn::Sub(value, shift);
-        return Pair<D>{difference, hn::Mul(difference, difference)};
+        return Pair<D>{difference, difference, difference};
       };
       AddPairs(
           d, length,
@@ -304,7 +305,7 @@ HWY_INLINE void PlaneDots(const T* HWY_RESTRICT x, const PlaneBlock& planes, con
       const auto pair = [&](std::size_t i, std::size_t count) EQUINORM_INLINE {
         const auto difference = hn::Sub(LoadCount(d, x + base + i, count), means);
         const auto g = gradient(base + i, c, count, difference);
-        return Pair<D>{g, hn::Mul(g, hn::Mul(difference, units))};
+        return Pair<D>{g, g, hn::Mul(difference, units)};
       };
       AddPairs(
           d, length,

@@ -2,8 +2,9 @@
 // that target's namespace.
 //
 // Statistics add up to kTogether values as they are computed; such sums are widened, a vector of floats to two of
-// doubles, and added in double. Each step rounds by itself, or not at all (a product of two floats is exact in double,
-// fused with an addition or not): the same bits on all instruction sets.
+// doubles, and added in double. The same bits on all instruction sets: each step rounds alike on all, a product and a
+// sum of floats at once (MulAdd), or not at all (a product of two floats is exact in double, fused with an addition or
+// not).
 #if defined(EQUINORM_SIMD_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef EQUINORM_SIMD_INL_HPP
 #undef EQUINORM_SIMD_INL_HPP
@@ -95,28 +96,110 @@ struct Widened {
   hn::Vec<Wide> parts[kParts];
 };
 
+/// a + b of doubles, rounded to odd: rounded to float it is then what a + b is to float (Boldo & Melquiond, "Emulation
+/// of a FMA and correctly rounded sums", 2008).
+template <class D>
+HWY_INLINE hn::Vec<D> AddToOdd(D d, hn::Vec<D> a, hn::Vec<D> b) {
+  const hn::RebindToUnsigned<D> du;
+  const auto sum = hn::Add(a, b), zero = hn::Zero(d), one = hn::Set(d, 1.0);
+  // What the sum lacks (Knuth's TwoSum); of one that is not finite NaN, which is neither above zero nor below.
+  const auto back = hn::Sub(sum, a), lost = hn::Add(hn::Sub(a, hn::Sub(sum, back)), hn::Sub(b, back));
+  const auto inexact = hn::Or(hn::Gt(lost, zero), hn::Lt(lost, zero));
+  const auto bits = hn::BitCast(du, sum), last = hn::Set(du, 1);
+  const auto outwards = hn::Eq(hn::CopySign(one, lost), hn::CopySign(one, sum));
+  const auto neighbour =
+      hn::IfThenElse(outwards, hn::BitCast(d, hn::Add(bits, last)), hn::BitCast(d, hn::Sub(bits, last)));
+  const auto odd = hn::Eq(hn::And(bits, last), last);
+  return hn::IfThenElse(hn::AndNot(hn::RebindMask(d, odd), inexact), neighbour, sum);
+}
+
+/// a·b + c of floats, rounded once, where the processor has no instruction for it: in double, where the product is
+/// exact. That the sum is rounded before it is rounded to float matters only if it then lies half way between two
+/// floats, or beside denormal ones.
+template <class D>
+HWY_NOINLINE hn::Vec<D> EmulatedMulAdd(D d, hn::Vec<D> a, hn::Vec<D> b, hn::Vec<D> c) {
+  using Wide = Widened<D>;
+  using D64 = typename Wide::Wide;
+  constexpr D64 d64;
+  constexpr hn::RebindToUnsigned<D64> du;
+  const Wide wide_a(a), wide_b(b), wide_c(c);
+  const auto rest = hn::Set(du, 0x1FFFFFFF), half = hn::Set(du, 0x10000000);  // of a float's last place
+  hn::Vec<typename Wide::Half> rounded[Wide::kParts];
+  for (std::size_t part = 0; part < Wide::kParts; ++part) {
+    const auto product = hn::Mul(wide_a.parts[part], wide_b.parts[part]);
+    auto sum = hn::Add(product, wide_c.parts[part]);
+    const auto tie = hn::RebindMask(d64, hn::Eq(hn::And(hn::BitCast(du, sum), rest), half));
+    if (!hn::AllFalse(d64, hn::Or(tie, hn::Lt(hn::Abs(sum), hn::Set(d64, 0x1p-126))))) [[unlikely]] {
+      sum = AddToOdd(d64, product, wide_c.parts[part]);
+    }
+    rounded[part] = hn::DemoteTo(typename Wide::Half(), sum);
+  }
+  if constexpr (Wide::kParts == 1) {
+    return rounded[0];
+  } else {
+    return hn::Combine(d, rounded[1], rounded[0]);
+  }
+}
+
+/// Whether a·b + c of D's elements is one instruction that rounds once. All processors that get this far have it, but
+/// those with SSE4 alone; of doubles it would be too dear to emulate on these, so no one uses it.
+template <class D>
+inline constexpr bool kFuses = !std::is_same_v<hn::TFromD<D>, double> && HWY_TARGET != HWY_SSE4;
+
+/// a·b + c, the same bits on all instruction sets: of floats rounded once, of doubles twice.
+template <class D>
+HWY_INLINE hn::Vec<D> MulAdd(D d, hn::Vec<D> a, hn::Vec<D> b, hn::Vec<D> c) {
+  if constexpr (kFuses<D>) {
+    return hn::MulAdd(a, b, c);
+  } else if constexpr (std::is_same_v<hn::TFromD<D>, double>) {
+    return hn::Add(hn::Mul(a, b), c);
+  } else {
+    return EmulatedMulAdd(d, a, b, c);
+  }
+}
+/// a·b − c, and c − a·b, alike.
+template <class D>
+HWY_INLINE hn::Vec<D> MulSub(D d, hn::Vec<D> a, hn::Vec<D> b, hn::Vec<D> c) {
+  if constexpr (kFuses<D>) {
+    return hn::MulSub(a, b, c);
+  } else {
+    return MulAdd(d, a, b, hn::Neg(c));
+  }
+}
+template <class D>
+HWY_INLINE hn::Vec<D> NegMulAdd(D d, hn::Vec<D> a, hn::Vec<D> b, hn::Vec<D> c) {
+  if constexpr (kFuses<D>) {
+    return hn::NegMulAdd(a, b, c);
+  } else {
+    return MulAdd(d, hn::Neg(a), b, c);
+  }
+}
+
 /// How many values are added before they are widened: a widening costs as much as three additions.
 inline constexpr std::size_t kTogether = 8;
 
-/// Two values that are summed side by side.
+/// A value and a product, a·b, that are summed side by side.
 template <class D>
 struct Pair {
-  HWY_INLINE Pair() : first(hn::Zero(D())), second(hn::Zero(D())) {}
-  HWY_INLINE Pair(hn::Vec<D> first_, hn::Vec<D> second_) : first(first_), second(second_) {}
-
-  hn::Vec<D> first, second;
+  hn::Vec<D> value, a, b;
 };
 
 /// Sums of up to kTogether pairs of kVectors vectors.
 template <class D, std::size_t kVectors>
 struct Pairs {
-  HWY_INLINE Pairs() = default;
+  HWY_INLINE Pairs() {
+    for (std::size_t v = 0; v < kVectors; ++v) first[v] = second[v] = hn::Zero(D());
+  }
+  HWY_INLINE void Set(std::size_t v, const Pair<D>& pair) {
+    first[v] = pair.value;
+    second[v] = hn::Mul(pair.a, pair.b);
+  }
   HWY_INLINE void Add(std::size_t v, const Pair<D>& pair) {
-    of[v].first = hn::Add(of[v].first, pair.first);
-    of[v].second = hn::Add(of[v].second, pair.second);
+    first[v] = hn::Add(first[v], pair.value);
+    second[v] = MulAdd(D(), pair.a, pair.b, second[v]);
   }
 
-  Pair<D> of[kVectors];
+  hn::Vec<D> first[kVectors], second[kVectors];
 };
 
 /// Sums of pairs of kVectors vectors, in double: those of up to kTogether additions are widened at once.
@@ -136,17 +219,17 @@ class PairSums {
   template <class Value>
   HWY_INLINE void Add(std::size_t begin, std::size_t end, const Value& value) {
     Pairs<D, kVectors> pairs;
-    for (std::size_t v = 0; v < kVectors; ++v) pairs.of[v] = value(begin, v);
+    for (std::size_t v = 0; v < kVectors; ++v) pairs.Set(v, value(begin, v));
     for (std::size_t i = begin + 1; i < end; ++i) {
       for (std::size_t v = 0; v < kVectors; ++v) pairs.Add(v, value(i, v));
     }
-    Add(pairs.of);
+    Add(pairs);
   }
 
   /// Adds what up to kTogether pairs came to.
-  HWY_INLINE void Add(const Pair<D> (&pairs)[kVectors]) {
+  HWY_INLINE void Add(const Pairs<D, kVectors>& pairs) {
     for (std::size_t v = 0; v < kVectors; ++v) {
-      const Wide wide_first(pairs[v].first), wide_second(pairs[v].second);
+      const Wide wide_first(pairs.first[v]), wide_second(pairs.second[v]);
       for (std::size_t part = 0; part < Wide::kParts; ++part) {
         first[v][part] = hn::Add(first[v][part], wide_first.parts[part]);
         second[v][part] = hn::Add(second[v][part], wide_second.parts[part]);

@@ -267,9 +267,15 @@ std::function<void()> plain(const Problem& p, const Tensors<T>& t, Fetch fetch) 
                      stream};
   if (p.by_rows()) {
     if (kernels.run_rows == nullptr) return nullptr;
-    RowData<T> rows{data, t.sum, t.gamma, t.beta, t.mean, t.variance, t.dgamma, t.dbeta, p.c, p.op == Op::layer_norm};
+    RowData<T> rows{
+        data, t.sum, nullptr, t.gamma, t.beta, t.mean, t.variance, t.dgamma, t.dbeta, p.c, p.op == Op::layer_norm};
     if (backward && p.add) rows.x = t.sum;
-    return [=] { kernels.run_rows(rows, p.n); };
+    const auto aside = std::make_shared<std::vector<T>>(backward || !p.add ? 0 : kRowsAside * p.c);
+    return [=] {
+      RowData<T> with_room = rows;
+      with_room.aside = aside->data();
+      kernels.run_rows(with_room, p.n);
+    };
   }
   if (kernels.sum_line == nullptr) return nullptr;
   const auto channels = std::make_shared<Channels<T>>(p, t, kernels);

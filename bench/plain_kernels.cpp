@@ -2,7 +2,6 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "plain_kernels.cpp"
-#include <hwy/aligned_allocator.h>
 #include <hwy/cache_control.h>
 #include <hwy/foreach_target.h>  // compiles what follows once per instruction set
 #include <hwy/highway.h>
@@ -24,9 +23,6 @@ using namespace equinorm::HWY_NAMESPACE;
 constexpr std::size_t kAside = HWY_TARGET <= HWY_AVX3 ? 4 : 2;
 /// A block of rows so large stays in the first cache.
 constexpr std::size_t kFirstCacheBytes = 32 << 10;
-
-template <std::size_t n>
-using Rows = std::integral_constant<std::size_t, n>;
 
 template <class T>
 using One = hn::CappedTag<Parameter<T>, 1>;
@@ -261,13 +257,13 @@ HWY_INLINE void NormalizeRows(const RowData<T>& t, std::size_t rows) {
   constexpr Tag<T> d;
   constexpr std::size_t kLanes = hn::MaxLanes(d), kVectors = 4, kLag = K::kAdd ? 2 : 1;
   const std::size_t m = t.features, whole = m / kLanes * kLanes;
-  hwy::AlignedFreeUniquePtr<T[]> aside = K::kAdd ? hwy::AllocateAligned<T>((kLag + 1) * m) : nullptr;
-  const auto row_of = [&](std::size_t r) -> const T* { return K::kAdd ? &aside[r % (kLag + 1) * m] : t.x + r * m; };
+  static_assert(!K::kAdd || kLag + 1 == kRowsAside);
+  const auto aside = [&](std::size_t r) { return t.aside + r % kRowsAside * m; };
   RowCoefficients<T, kLag> k;
   for (std::size_t r = 0; r < rows + kLag; ++r) {
     const bool sums = r < rows, writes = r >= kLag;
     const std::size_t slot = r % kLag, written = writes ? r - kLag : 0;
-    const T* from = row_of(written);
+    const T* from = K::kAdd ? aside(written) : t.x + written * m;
     const auto write = [&](auto tag, std::size_t i) EQUINORM_INLINE {
       const auto x_hat =
           hn::MulAdd(LoadElements(tag, from + i), hn::Set(tag, k.inverse[slot]), hn::Set(tag, k.offset[slot]));
@@ -282,7 +278,7 @@ HWY_INLINE void NormalizeRows(const RowData<T>& t, std::size_t rows) {
         if (t.ahead != 0) hwy::Prefetch(t.residual + at + t.ahead);
         x = hn::Add(x, LoadElements(tag, t.residual + at));
         Store({x}, t.stream, tag, t.sum + at);
-        StoreElements<false>(x, tag, &aside[r % (kLag + 1) * m + i]);
+        StoreElements<false>(x, tag, aside(r) + i);
         if (writes) write(tag, i);
       }
       first = hn::Add(first, x);

@@ -25,9 +25,13 @@ struct Coefficients {
   Coefficients at(std::size_t i) const { return {a + i, b + i, c + i, scale + i, shift + i}; }
 };
 
+/// Rows that forward keeps aside with a residual.
+inline constexpr std::size_t kRowsAside = 3;
+
 template <class T>
 struct RowData : Data<T> {
-  T* sum;  ///< forward: x + residual, written first
+  T* sum;    ///< forward: x + residual
+  T* aside;  ///< of which this is room for some rows
   const Parameter<T>*gamma, *beta, *mean, *variance;
   Parameter<T>*dgamma, *dbeta;
   std::size_t features;

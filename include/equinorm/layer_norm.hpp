@@ -39,7 +39,7 @@ EQUINORM_API std::size_t layer_norm_workspace_bytes(const LayerNormOptions& opti
 
 /// Forward. x: [rows…, features…]. affine: [features]. residual may be absent; sum receives s, and may be absent too.
 /// statistics, [rows] each, are for backward, and may be absent. y may be x or residual, and so may sum, in place of
-/// one another; without a sum y is where s is put together. No rows are fine.
+/// one another; without a sum s is put together in y, or aside. No rows are fine.
 template <class T>
 EQUINORM_API Status layer_norm_forward(const LayerNormOptions& options, TensorView<const T> x,
                                        const std::type_identity_t<Affine<T>>& affine,

@@ -32,7 +32,7 @@ EQUINORM_API std::size_t rms_norm_workspace_bytes(const RmsNormOptions& options,
 
 /// Forward. x: [rows…, features…]. affine: [features]. residual may be absent; sum receives s, and may be absent too.
 /// mean_square, [rows], receives q, without ε, for backward; it may be absent. y may be x or residual, and so may sum,
-/// in place of one another; without a sum y is where s is put together. No rows are fine.
+/// in place of one another; without a sum s is put together in y, or aside. No rows are fine.
 template <class T>
 EQUINORM_API Status rms_norm_forward(const RmsNormOptions& options, TensorView<const T> x,
                                      const std::type_identity_t<Affine<T>>& affine,

@@ -107,8 +107,8 @@ struct RowForward : RowNorm<T> {
   Rows<const T> x, residual;
   Rows<T> sum;  ///< s, where there is a residual; may be absent if aside
   Rows<T> y;
-  /// With a residual: s of the rows under way is kept in a buffer, and sum too is written around the
-  /// caches; its rows begin at multiples of 64 bytes.
+  /// With a residual: s of the rows under way is kept in a buffer, and sum too is written around the caches; its rows
+  /// begin at multiples of 64 bytes.
   bool aside;
 };
 

@@ -543,10 +543,10 @@ TYPED_TEST_P(RowNorm, InPlaceGivesTheSameBits) {
 }
 
 /// Rows of every kind of values, so many of them that what is written goes around the caches, sums too: those are given
-/// a place, or none, or the residual's.
+/// a place, or none, or the residual's or x's, and y the other's.
 TYPED_TEST_P(RowNorm, SumsOfManyRowsAreThoseOfEachAlone) {
   EQUINORM_ROW_TYPES;
-  enum class Place { own, none, in_place };
+  enum class Place { own, none, in_place, crossed };
   constexpr std::size_t kLine = 64 / sizeof(T);
   for (const std::size_t features : {std::size_t{1000}, (std::size_t{16} << 10) / sizeof(T)}) {
     std::vector<C> alone;
@@ -560,15 +560,16 @@ TYPED_TEST_P(RowNorm, SumsOfManyRowsAreThoseOfEachAlone) {
     const auto of = [&](std::size_t r) -> const C& { return alone[r % alone.size()]; };
     for (const std::string& target : simd_targets()) {
       ASSERT_TRUE(set_simd_target(target).ok());
-      for (const Place place : {Place::own, Place::none, Place::in_place}) {
+      for (const Place place : {Place::own, Place::none, Place::in_place, Place::crossed}) {
         testing_tools::Room<T> x(rows * stride, true), residual(rows * stride, true), own_sum(rows * stride, true),
             own_y(rows * stride, true);
         for (std::size_t r = 0; r < rows; ++r) {
           std::ranges::copy(of(r).x, x.data() + r * stride);
           std::ranges::copy(of(r).residual, residual.data() + r * stride);
         }
-        T* y = place == Place::in_place ? x.data() : own_y.data();
-        T* sum = place == Place::in_place ? residual.data() : place == Place::own ? own_sum.data() : nullptr;
+        T *y = own_y.data(), *sum = place == Place::own ? own_sum.data() : nullptr;
+        if (place == Place::in_place) y = x.data(), sum = residual.data();
+        if (place == Place::crossed) y = residual.data(), sum = x.data();
         std::vector<double> mean(rows), variance(rows);
         const auto view = [&](T* data) { return TensorView<T>{data, {rows, features}, Layout::channels_last, stride}; };
         const auto in = [&](const T* data) {

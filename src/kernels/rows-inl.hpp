@@ -47,8 +47,12 @@ class RowParameter {
  public:
   HWY_INLINE RowParameter(const P* parameter, const P* constant)
       : base_(parameter == nullptr ? constant : parameter), mask_(parameter == nullptr ? 0 : ~std::size_t{0}) {}
-  /// The element i, and those up to the end of kRowVectors vectors.
-  HWY_INLINE const P* at(std::size_t i) const { return base_ + (i & mask_); }
+  HWY_INLINE bool present() const { return mask_ != 0; }
+  /// The element i, and those up to the end of kRowVectors vectors. kPresent: it is known to be there.
+  template <bool kPresent = false>
+  HWY_INLINE const P* at(std::size_t i) const {
+    return base_ + (kPresent ? i : i & mask_);
+  }
 
  private:
   const P* base_;
@@ -87,7 +91,7 @@ struct RowCoefficients {
     inverse64 = 1.0 / std::sqrt(variance + epsilon);
     mean = static_cast<P>(mean64);
     inverse = static_cast<P>(inverse64);
-    rest = static_cast<P>(-mean_rest() * inverse64);
+    rest = static_cast<P>((static_cast<double>(mean) - mean64) * inverse64);
     // Differences of two floats so large overflow, and an inverse so small is denormal. NaN needs no care.
     careful = !std::is_same_v<T, double> && variance > 0x1p200 && std::isfinite(variance);
   }
@@ -151,7 +155,7 @@ HWY_INLINE void AddRow(const T* x, const T* residual, T* sum, std::size_t featur
 }
 
 /// y of the vectors of a row.
-template <bool kCentered, bool kGate, class T>
+template <bool kCentered, bool kGate, bool kPresent, class T>
 struct RowOutput {
   HWY_INLINE RowOutput(const RowForward<T>& n, const RowCoefficients<T>& k, const RowAffine<T>& affine_, const T* x_)
       : normalize(Tag<T>(), k), affine(affine_), activation(n.activation), x(x_) {}
@@ -160,8 +164,8 @@ struct RowOutput {
   HWY_INLINE hn::Vec<Tag<T>> operator()(std::size_t i, std::size_t offset, std::size_t count) const {
     constexpr Tag<T> d;
     const auto x_hat = normalize(LoadCount(d, x + i + offset, count));
-    const auto z = MulAdd(d, x_hat, LoadCount(d, affine.gamma.at(i) + offset, count),
-                          LoadCount(d, affine.beta.at(i) + offset, count));
+    const auto z = MulAdd(d, x_hat, LoadCount(d, affine.gamma.template at<kPresent>(i) + offset, count),
+                          LoadCount(d, affine.beta.template at<kPresent>(i) + offset, count));
     if constexpr (kGate) {
       return Activate(d, activation, z);
     } else {
@@ -170,17 +174,17 @@ struct RowOutput {
   }
 
   RowNormalizer<kCentered, Tag<T>> normalize;
-  RowAffine<T> affine;
+  const RowAffine<T>& affine;
   Activation activation;
   const T* x;
 };
 
 /// y of a row. Where there is much of it, next, the row that will take this one's place, is fetched: memory would wait
 /// else for the statistics of these rows. Then y goes around the caches, too.
-template <bool kCentered, bool kGate, bool kStream, class T>
+template <bool kCentered, bool kGate, bool kPresent, bool kStream, class T>
 HWY_INLINE void NormalizeRow(const RowForward<T>& n, const RowCoefficients<T>& k, const RowAffine<T>& affine,
                              const T* x, T* y, const T* next) {
-  const RowOutput<kCentered, kGate, T> output(n, k, affine, x);
+  const RowOutput<kCentered, kGate, kPresent, T> output(n, k, affine, x);
   constexpr bool kAround = kStream && kernels::kAroundCaches<T>;
   WriteRow<kAround>(Tag<T>(), y, n.features, [&](std::size_t i, std::size_t offset, std::size_t count) EQUINORM_INLINE {
     if constexpr (kStream) hwy::Prefetch(next + i + offset);
@@ -188,9 +192,10 @@ HWY_INLINE void NormalizeRow(const RowForward<T>& n, const RowCoefficients<T>& k
   });
 }
 
+/// By values: what a call might look at would have to stay in memory, where the coefficients of the next row are waited
+/// for.
 template <class T>
-void CarefulNormalizeRow(const RowForward<T>& n, const RowCoefficients<T>& k, const RowAffine<T>& affine, const T* x,
-                         T* y) {
+HWY_NOINLINE void CarefulNormalizeRow(RowForward<T> n, RowCoefficients<T> k, RowAffine<T> affine, const T* x, T* y) {
   for (std::size_t i = 0; i < n.features; ++i) {
     const double x_hat = (to_double(x[i]) - k.mean64) * k.inverse64;
     const double z = x_hat * to_double(*affine.gamma.at(i)) + to_double(*affine.beta.at(i));
@@ -235,32 +240,38 @@ HWY_INLINE void NormalizeRun(const RowForward<T>& n, const RowAffine<T>& affine,
                              std::size_t ahead) {
   const Rows<const T> s = n.residual.data != nullptr ? Rows<const T>{n.sum.data, n.sum.stride} : n.x;
   const double inverse_features = 1.0 / static_cast<double>(n.features);
+  // Sums are fetched for; not so where s has just been made.
+  const std::size_t fetched = n.residual.data != nullptr ? 0 : kAhead<T>;
   /// Makes the row that is normalized, and what its differences are taken from.
   const auto prepare = [&](std::size_t r) EQUINORM_INLINE {
     if (n.residual.data != nullptr) AddRow(n.x.at(r), n.residual.at(r), n.sum.at(r), n.features);
-    return kCentered ? RowShift(s.at(r), n.features) : Parameter<T>{0};
+    return kCentered ? RowShift(s.present(r), n.features) : Parameter<T>{0};
   };
   RowCoefficients<T> k{};
   Parameter<T> next_shift = prepare(first);
   for (std::size_t r = first; r <= last; ++r) {
-    const T* row = s.at(r);
+    const T* row = s.present(r);
     const Parameter<T> shift = next_shift;
     RowSums sums{hn::Zero(F64()), hn::Zero(F64())};
     if (r < last) {
       if (r + 1 < last) next_shift = prepare(r + 1);
-      sums = SumsOfRow<kCentered, T>(n.features, shift, [row](std::size_t i, std::size_t count) EQUINORM_INLINE {
+      sums = SumsOfRow<kCentered, T>(n.features, shift, [=](std::size_t i, std::size_t count) EQUINORM_INLINE {
+        hwy::Prefetch(row + i + fetched);
         return LoadCount(Tag<T>(), row + i, count);
       });
     }
     if (r > first) {
-      const T* before = s.at(r - 1);
-      T* y = n.y.at(r - 1);
+      const T* before = s.present(r - 1);
+      T* y = n.y.present(r - 1);
       if (k.careful) {
         CarefulNormalizeRow(n, k, affine, before, y);
       } else {
-        WithBool(n.activation != Activation::none, [&](auto gate) HWY_ATTR {
-          WithBool(n.stream, [&](auto stream) HWY_ATTR {
-            NormalizeRow<kCentered, gate, stream>(n, k, affine, before, y, n.x.at(r - 1 + ahead));
+        const T* next = n.x.present(r - 1 + ahead);
+        WithBool(n.activation != Activation::none, [&](auto gate) EQUINORM_INLINE {
+          WithBool(affine.gamma.present() && affine.beta.present(), [&](auto present) EQUINORM_INLINE {
+            WithBool(n.stream, [&](auto stream) EQUINORM_INLINE {
+              NormalizeRow<kCentered, gate, present, stream>(n, k, affine, before, y, next);
+            });
           });
         });
       }
@@ -273,8 +284,7 @@ HWY_INLINE void NormalizeRun(const RowForward<T>& n, const RowAffine<T>& affine,
 /// where all are asked for all the time, evenly: vector by vector s of a row is made, summed and written, and y of the
 /// row before the last. So the end of the sums between comes about meanwhile, too.
 template <bool kCentered, bool kGate, class T>
-HWY_NOINLINE void NormalizeAside(const RowForward<T>& n, const RowAffine<T>& affine, std::size_t first,
-                                 std::size_t last) {
+HWY_NOINLINE void NormalizeAside(const RowForward<T>& n, RowAffine<T> affine, std::size_t first, std::size_t last) {
   constexpr Tag<T> d;
   constexpr std::size_t kLag = 2;
   alignas(64) T room[kLag + 1][kernels::kMostAside / sizeof(T)];
@@ -283,7 +293,7 @@ HWY_NOINLINE void NormalizeAside(const RowForward<T>& n, const RowAffine<T>& aff
   const double inverse_features = 1.0 / static_cast<double>(n.features);
   for (std::size_t r = first; r < last + kLag; ++r) {
     RowCoefficients<T>& k = coefficients[r % kLag];  // of the row that is written, then of this one
-    const RowOutput<kCentered, kGate, T> output(n, k, affine, written);
+    const RowOutput<kCentered, kGate, false, T> output(n, k, affine, written);
     T* y = r < first + kLag ? nullptr : n.y.at(r - kLag);
     if (y != nullptr && (k.careful || r >= last)) {
       if (k.careful) {
@@ -331,7 +341,7 @@ void NormalizeRows(const RowForward<T>& norm, std::size_t begin, std::size_t end
   if constexpr (kernels::kAroundCaches<T>) {
     if (n.aside) {
       return WithBool(n.activation != Activation::none,
-                      [&](auto gate) HWY_ATTR { NormalizeAside<kCentered, gate>(n, affine, begin, end); });
+                      [&](auto gate) HWY_ATTR { NormalizeAside<kCentered, gate>(norm, affine, begin, end); });
     }
   }
   const bool alone = n.features * sizeof(T) > kLongRow;

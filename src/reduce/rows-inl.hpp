@@ -70,18 +70,31 @@ struct RowMean {
   double mean, variance;
 };
 
-/// The moments of a row, from SumDifferences to a shift near its mean (see AccumulateColumnMoments).
+/// Those of values whose differences from a shift have these sums.
+HWY_INLINE RowMean MomentsAbout(double sum, double squares, double inverse_length, double shift) {
+  const double offset = sum * inverse_length;
+  return {shift + offset, std::max(squares - sum * offset, 0.0) * inverse_length};
+}
+
+/// The moments of a row whose sums, computed as T is, do not do.
 template <class T>
-HWY_INLINE RowMean RowMoments(const RowSums& sums, const T* HWY_RESTRICT x, std::size_t length, double inverse_length,
-                              Parameter<T> shift) {
-  const SegmentSums found{FoldLanes(F64(), sums.first), FoldLanes(F64(), sums.second)};
-  const auto [sum, squares] = Trusted(found, x, 1, 0, length, shift);
+HWY_NOINLINE RowMean UnusualRowMoments(const T* HWY_RESTRICT x, std::size_t length, Parameter<T> shift) {
+  const auto [sum, squares] = WideSegmentSums(x, 1, 0, length, shift);
   if (!std::isfinite(squares)) {
     const Moments moments = CarefulSegmentMoments(x, 1, 0, length);
     return {moments.mean, moments.variance()};
   }
-  const double offset = sum * inverse_length;
-  return {static_cast<double>(shift) + offset, std::max(squares - sum * offset, 0.0) * inverse_length};
+  return MomentsAbout(sum, squares, 1.0 / static_cast<double>(length), shift);
+}
+
+/// The moments of a row, from SumDifferences to a shift near its mean (see AccumulateColumnMoments).
+template <class T>
+HWY_INLINE RowMean RowMoments(const RowSums& sums, const T* HWY_RESTRICT x, std::size_t length, double inverse_length,
+                              Parameter<T> shift) {
+  const double sum = FoldLanes(F64(), sums.first), squares = FoldLanes(F64(), sums.second);
+  if (!IsTrusted<T>(squares, length)) [[unlikely]]
+    return UnusualRowMoments(x, length, shift);
+  return MomentsAbout(sum, squares, inverse_length, shift);
 }
 
 /// Σx²/length, from SumSquares. Where floats do not do, the square of one, and the sum of any number of them, fit in a

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <limits>
 
 #include "core/elements.hpp"
 #include "reduce/blocks.hpp"
@@ -27,8 +28,11 @@ inline constexpr std::size_t kSegmentLanes = 32;
 /// The sum of the lanes of a vector, by halves: lane i takes lane i + lanes/2, then i + lanes/4, …
 template <class D>
 HWY_INLINE hn::TFromD<D> FoldLanes(D, hn::Vec<D> v) {
-  if constexpr (hn::MaxLanes(D()) == 1) {
+  constexpr D d;
+  if constexpr (hn::MaxLanes(d) == 1) {
     return hn::GetLane(v);
+  } else if constexpr (hn::MaxLanes(d) == 2) {
+    return hn::GetLane(hn::Add(v, hn::Reverse(d, v)));
   } else {
     const hn::Half<D> half;
     return FoldLanes(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
@@ -96,6 +100,7 @@ HWY_INLINE void ForEachPart(D, std::size_t length, const Body& body, const Last&
   for (; i + kSegmentLanes <= length; i += kSegmentLanes) {
     Unroll<LaneSums<D>::kVectors>([&](auto v) EQUINORM_INLINE { body(v, i + v * kLanes); });
   }
+  if (i == length) return;
   Unroll<LaneSums<D>::kVectors>([&](auto v) EQUINORM_INLINE {
     const std::size_t at = i + v * kLanes;
     if (at + kLanes <= length) {
@@ -116,11 +121,11 @@ template <class D, class Value, class Last>
 HWY_INLINE void AddPairs(D d, std::size_t length, const Value& value, const Last& last, LanePairs<D>& sums) {
   constexpr std::size_t kLanes = hn::MaxLanes(D());
   const std::size_t whole = length / kSegmentLanes;
-  for (std::size_t j = 0; j < whole; j += kTogether) {
-    sums.Add(j, std::min(j + kTogether, whole), [&](std::size_t group, std::size_t v) EQUINORM_INLINE {
-      return value(group * kSegmentLanes + v * kLanes);
-    });
-  }
+  const auto at = [&](std::size_t group, std::size_t v)
+                      EQUINORM_INLINE { return value(group * kSegmentLanes + v * kLanes); };
+  std::size_t j = 0;
+  for (; j + kTogether <= whole; j += kTogether) sums.AddTogether(j, at);
+  if (j < whole) sums.Add(j, whole, at);
   if (whole * kSegmentLanes == length) return;
   sums.Add(whole, whole + 1, [&](std::size_t group, std::size_t v) EQUINORM_INLINE {
     const std::size_t i = group * kSegmentLanes + v * kLanes, count = std::min(length - std::min(i, length), kLanes);
@@ -169,11 +174,17 @@ HWY_NOINLINE SegmentSums WideSegmentSums(const T* HWY_RESTRICT x, std::size_t se
   return {sums.Total(), squares.Total()};
 }
 
+/// Whether a sum of `count` squares, computed as T is, is what it seems.
+template <class T>
+HWY_INLINE bool IsTrusted(double squares, std::size_t count) {
+  return squares >= SmallestSumOfSquares<T>(count) && squares <= std::numeric_limits<double>::max();
+}
+
 /// What `sums` came to as T is computed, or what WideSegmentSums gives where that is not to be trusted.
 template <class T>
 HWY_INLINE SegmentSums Trusted(const SegmentSums& sums, const T* x, std::size_t segments, std::size_t stride,
                                std::size_t length, Parameter<T> shift) {
-  const bool trusted = std::isfinite(sums.squares) && sums.squares >= SmallestSumOfSquares<T>(segments * length);
+  const bool trusted = IsTrusted<T>(sums.squares, segments * length);
   return trusted ? sums : WideSegmentSums(x, segments, stride, length, shift);
 }
 

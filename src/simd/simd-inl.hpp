@@ -215,7 +215,17 @@ class PairSums {
     }
   }
 
-  /// Adds value(i, v) for i = begin … end − 1, at most kTogether of them, and all v.
+  /// Adds value(i, v) for i = begin … begin + kTogether − 1 and all v.
+  template <class Value>
+  HWY_INLINE void AddTogether(std::size_t begin, const Value& value) {
+    Pairs<D, kVectors> pairs;
+    Unroll<kVectors>([&](auto v) EQUINORM_INLINE { pairs.Set(v, value(begin, v)); });
+    Unroll<kTogether - 1>([&](auto i) EQUINORM_INLINE {
+      Unroll<kVectors>([&](auto v) EQUINORM_INLINE { pairs.Add(v, value(begin + 1 + i, v)); });
+    });
+    Add(pairs);
+  }
+  /// The same for i = begin … end − 1, fewer of them.
   template <class Value>
   HWY_INLINE void Add(std::size_t begin, std::size_t end, const Value& value) {
     Pairs<D, kVectors> pairs;

@@ -347,10 +347,10 @@ def arguments():
     parser.add_argument("--equinorm", required=True, metavar="PROGRAM", help="our side, for example build/bin/equinorm")
     parser.add_argument("--out", metavar="DIRECTORY", type=pathlib.Path, help="write speed_torch.md there")
     parser.add_argument("--quick", action="store_true", help="small shapes, few rounds, and a check of what is timed")
-    parser.add_argument("--rounds", type=int, help="of each row (default 3; quick: 2)")
+    parser.add_argument("--rounds", type=int, help="of each row (default 5; quick: 2)")
     parser.add_argument("--seconds", type=float, help="of each side in each round (default 0.2; quick: 0.01)")
     options = parser.parse_args()
-    options.rounds = options.rounds if options.rounds is not None else 2 if options.quick else 3
+    options.rounds = options.rounds if options.rounds is not None else 2 if options.quick else 5
     options.seconds = options.seconds if options.seconds is not None else 0.01 if options.quick else 0.2
     if options.rounds < 1:
         parser.error(f"--rounds is {options.rounds}; expected 1 or more")

@@ -71,6 +71,14 @@ Triples triples() {
     const int shift = static_cast<int>(i % 60);
     t.add(x, y, std::ldexp(-x * y, -shift));
     t.add(x, y, std::ldexp(static_cast<float>(bits(2) % 8 + 1), -shift));
+    // The product lies half way between two floats; c, which a double has no place for beside it, decides.
+    const auto half_way = [&](std::size_t k) {
+      return 1 + std::ldexp(static_cast<float>(bits(k) % 2048 * 2 + 1), -12);
+    };
+    t.add(half_way(0), half_way(1), std::ldexp(bits(2) % 2 == 0 ? 1.0F : -1.0F, -54 - shift));
+    // So among denormal results: c, and half of the least float but for 2⁻⁴⁶ of it.
+    t.add(std::ldexp(1 + 0x1p-23F, -75), std::ldexp(1 - 0x1p-23F, bits(0) % 2 == 0 ? -75 : -76),
+          std::ldexp(static_cast<float>((1 << 21) + bits(2) % (1 << 22)), -149));
     // Near the least: results are denormal.
     t.add(std::ldexp(x, -70), std::ldexp(y, -60 - static_cast<int>(i % 30)),
           std::ldexp(static_cast<float>(bits(2) % 64) - 32, -149));

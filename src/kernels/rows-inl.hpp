@@ -91,7 +91,7 @@ struct RowCoefficients {
     inverse64 = 1.0 / std::sqrt(variance + epsilon);
     mean = static_cast<P>(mean64);
     inverse = static_cast<P>(inverse64);
-    rest = static_cast<P>((static_cast<double>(mean) - mean64) * inverse64);
+    rest = static_cast<P>((static_cast<double>(mean) - mean64) * inverse64);  // finite where y is
     // Differences of two floats so large overflow, and an inverse so small is denormal. NaN needs no care.
     careful = !std::is_same_v<T, double> && variance > 0x1p200 && std::isfinite(variance);
   }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/column_plan.hpp"
+#include "memory.hpp"
 #include "plain_kernels.hpp"
 
 namespace equinorm::bench {
@@ -270,12 +271,9 @@ std::function<void()> plain(const Problem& p, const Tensors<T>& t, Fetch fetch) 
     RowData<T> rows{
         data, t.sum, nullptr, t.gamma, t.beta, t.mean, t.variance, t.dgamma, t.dbeta, p.c, p.op == Op::layer_norm};
     if (backward && p.add) rows.x = t.sum;
-    const auto aside = std::make_shared<std::vector<T>>(backward || !p.add ? 0 : kRowsAside * p.c);
-    return [=] {
-      RowData<T> with_room = rows;
-      with_room.aside = aside->data();
-      kernels.run_rows(with_room, p.n);
-    };
+    const auto memory = std::make_shared<Memory>();
+    if (!backward && p.add) rows.aside = memory->take<T>(kRowsAside * p.c);
+    return [memory, rows, run = kernels.run_rows, n = p.n] { run(rows, n); };
   }
   if (kernels.sum_line == nullptr) return nullptr;
   const auto channels = std::make_shared<Channels<T>>(p, t, kernels);

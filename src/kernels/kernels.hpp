@@ -86,9 +86,9 @@ struct Rows {
   T* data = nullptr;  ///< nullptr: absent
   std::size_t stride = 0;
 
-  T* at(std::size_t r) const { return data == nullptr ? nullptr : present(r); }
-  /// Of a matrix that is known to be there.
-  T* present(std::size_t r) const { return data + r * stride; }
+  T* at(std::size_t r) const { return data == nullptr ? nullptr : row(r); }
+  /// The same of a matrix that is known to be there.
+  T* row(std::size_t r) const { return data + r * stride; }
 };
 
 /// What forward and backward of a row norm share.

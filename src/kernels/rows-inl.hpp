@@ -245,12 +245,12 @@ HWY_INLINE void NormalizeRun(const RowForward<T>& n, const RowAffine<T>& affine,
   /// Makes the row that is normalized, and what its differences are taken from.
   const auto prepare = [&](std::size_t r) EQUINORM_INLINE {
     if (n.residual.data != nullptr) AddRow(n.x.at(r), n.residual.at(r), n.sum.at(r), n.features);
-    return kCentered ? RowShift(s.present(r), n.features) : Parameter<T>{0};
+    return kCentered ? RowShift(s.row(r), n.features) : Parameter<T>{0};
   };
   RowCoefficients<T> k{};
   Parameter<T> next_shift = prepare(first);
   for (std::size_t r = first; r <= last; ++r) {
-    const T* row = s.present(r);
+    const T* row = s.row(r);
     const Parameter<T> shift = next_shift;
     RowSums sums{hn::Zero(F64()), hn::Zero(F64())};
     if (r < last) {
@@ -261,12 +261,12 @@ HWY_INLINE void NormalizeRun(const RowForward<T>& n, const RowAffine<T>& affine,
       });
     }
     if (r > first) {
-      const T* before = s.present(r - 1);
-      T* y = n.y.present(r - 1);
+      const T* before = s.row(r - 1);
+      T* y = n.y.row(r - 1);
       if (k.careful) {
         CarefulNormalizeRow(n, k, affine, before, y);
       } else {
-        const T* next = n.x.present(r - 1 + ahead);
+        const T* next = n.x.row(r - 1 + ahead);
         WithBool(n.activation != Activation::none, [&](auto gate) EQUINORM_INLINE {
           WithBool(affine.gamma.present() && affine.beta.present(), [&](auto present) EQUINORM_INLINE {
             WithBool(n.stream, [&](auto stream) EQUINORM_INLINE {

@@ -46,16 +46,17 @@ struct ColumnPlan {
 /// slower.
 inline constexpr std::size_t kStreamBytes = 8 << 20;
 
-/// Whether elements are so many that a pass over them does not find in the caches what the pass before it read.
+/// Whether elements are so many that they come from memory, or from the far end of the last cache.
 template <class T>
 bool is_much(std::size_t elements) {
-  return elements * sizeof(T) >= kStreamBytes;
+  return elements * sizeof(T) >= 2 * kStreamBytes;
 }
 
 /// Whether an output of `elements` is to be written so; pieces of it begin at multiples of `stride`.
 template <class T>
 bool streams(std::size_t elements, const T* out, std::size_t stride) {
-  return is_much<T>(elements) && stride * sizeof(T) % 64 == 0 && reinterpret_cast<std::uintptr_t>(out) % 64 == 0;
+  return elements * sizeof(T) >= kStreamBytes && stride * sizeof(T) % 64 == 0 &&
+         reinterpret_cast<std::uintptr_t>(out) % 64 == 0;
 }
 
 }  // namespace equinorm::kernels

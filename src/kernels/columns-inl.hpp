@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <limits>
 
 #include "kernels/elementwise-inl.hpp"
 #include "reduce/columns-inl.hpp"
@@ -18,21 +19,30 @@ namespace equinorm {
 namespace HWY_NAMESPACE {
 
 inline constexpr std::size_t kElementwiseStrip = HWY_TARGET <= HWY_AVX3 ? 4 : 1;
+template <class T>
+inline constexpr std::size_t kElementwiseColumns = hn::MaxLanes(Tag<T>()) * kElementwiseStrip;
 /// Elements of a tile, of one input or of two: they stay in the first cache, the output too, while strips go over them.
 /// Of halves whose output goes around the caches a smaller one is faster (measured; why is not known).
 inline constexpr std::size_t kTileOfOne = 8192, kTileOfTwo = 2048, kStreamedHalves = 2048;
 /// Rows of a tile, however wide: in fewer, coefficients cost as much to load as what they are applied to.
 inline constexpr std::size_t kLeastTileRows = 4;
+/// The longest rows whose coefficients stay in the first cache beside what they are applied to.
+inline constexpr std::size_t kMostAlong = 1024;
 
 /// Calls strip(d, vectors, column, begin, end) for tiles of some rows, begin … end − 1, strip by strip: the
-/// coefficients of a strip stay in registers. Strips narrower than a line go along single rows if the output goes
-/// around the caches: only whole lines do so at full speed.
+/// coefficients of a strip stay in registers. An output around the caches is written along single rows, unless a strip
+/// is one, or coefficients are too many: memory is read and written faster in its order (by a third, measured) than
+/// coefficients are loaded. Strips narrower than a line never go down rows then: only whole lines are written at full
+/// speed.
 template <class T, std::size_t kElements, class Strip>
 HWY_INLINE void ForEachTile(const Block& block, bool stream, const Strip& strip) {
-  constexpr bool kWholeLines = kElementwiseStrip * hn::MaxLanes(Tag<T>()) * sizeof(T) >= 64;
+  constexpr std::size_t kStrip = kElementwiseColumns<T>;
+  constexpr bool kWholeLines = kStrip * sizeof(T) >= kLineBytes;
   const std::size_t elements = stream && kByPairs<T> ? kStreamedHalves : kElements;
   const std::size_t rows = std::clamp<std::size_t>(elements / block.columns, kLeastTileRows, 64);
-  const std::size_t tile = stream && !kWholeLines ? 1 : rows;
+  const bool in_order =
+      !kByPairs<T> && block.columns == block.stride && block.columns > kStrip && block.columns <= kMostAlong;
+  const std::size_t tile = stream && (in_order || !kWholeLines) ? 1 : rows;
   for (std::size_t r = 0; r < block.rows; r += tile) {
     const std::size_t end = std::min(r + tile, block.rows);
     ForEachStrip<kElementwiseStrip>(
@@ -40,14 +50,53 @@ HWY_INLINE void ForEachTile(const Block& block, bool stream, const Strip& strip)
   }
 }
 
-/// How many elements behind a vector its inputs are fetched. Memory foresees by itself (0 fetches what is there), but
-/// not the strips of long rows. Where the output goes around the caches, of rows of `many` columns or more the next
-/// strip is fetched, of shorter ones `ahead`; else half a page ahead of rows as long as one.
-template <class T>
-HWY_INLINE std::size_t FetchDistance(const Block& block, std::size_t many, bool stream, std::size_t ahead) {
-  constexpr std::size_t kStrip = 256 / sizeof(Parameter<T>);
-  if (stream) return block.columns >= many ? kStrip : ahead;
-  return block.columns >= kAhead<T> ? kAhead<T> / 2 : 0;
+/// What is fetched of kInputs inputs while a pass writes a block: memory in its order, into the second cache, if the
+/// output goes around the caches and rows follow one another (kInOrder); else what lies behind a vector, which memory
+/// foresees by itself (0 fetches what is there) but for the strips of long rows.
+template <bool kInOrder, std::size_t kInputs, class T>
+class TileFetch {
+ public:
+  /// ahead: how far behind a vector of short rows that do not follow one another.
+  HWY_INLINE TileFetch(const Block& block, bool stream, std::size_t ahead)
+      : far_(kInputs > 1 || block.columns > kElementwiseColumns<T>) {
+    constexpr std::size_t kStrip = 256 / sizeof(Parameter<T>);
+    if (kInOrder) {
+      constexpr std::size_t kOfStrips = kInputs == 1 ? kAhead<T> : kAhead<T> / 4;
+      distance_ = block.columns > kElementwiseColumns<T> ? 2 * kAhead<T> / kInputs : kOfStrips;
+    } else if (stream) {
+      distance_ = block.columns >= kInputs * kAhead<T> / 2 ? kStrip : ahead;
+    } else {
+      distance_ = block.columns >= kAhead<T> ? kAhead<T> / 2 : 0;
+    }
+  }
+
+  /// Before `count` elements at `at` are written.
+  template <class... Inputs>
+  HWY_INLINE void operator()(std::size_t at, std::size_t count, const Inputs*... inputs) {
+    if constexpr (!kInOrder) {
+      (hwy::Prefetch(inputs + at + distance_), ...);
+      return;
+    } else if (far_) {
+      (FetchFar(inputs + distance_), ...);
+    } else {
+      (hwy::Prefetch(inputs + distance_), ...);  // one input of rows of a strip: nearly foreseen
+    }
+    distance_ += count;
+  }
+
+ private:
+  bool far_;
+  std::size_t distance_;
+};
+
+/// Calls f(in_order): see TileFetch. Rows of more than `most` columns are not fetched so.
+template <bool kStream, class F>
+HWY_INLINE void WithOrder(const Block& block, std::size_t most, const F& f) {
+  if constexpr (kStream) {
+    WithBool(block.columns == block.stride && block.columns <= most, f);
+  } else {
+    f(Static<false>());
+  }
 }
 
 /// Calls f with the coefficients of 1 or kElementwiseStrip vectors, make(0), make(1), …
@@ -83,30 +132,32 @@ void ColumnMoments(const T* x, const Block& block, std::size_t count, double* me
 template <class T>
 void NormalizeColumns(const Forward<T>& tensors, const Block& block, const Coefficients<T>& coefficients) {
   WithForward(tensors, [&](auto gate, auto residual, auto stream) HWY_ATTR {
-    const Forward<T> t = tensors;  // in registers: a store may not be thought to change it
-    const Coefficients<T> k = coefficients;
-    const T* fetched = t.x + FetchDistance<T>(block, kAhead<T> / 2, t.stream, t.ahead);
-    ForEachTile<T, kTileOfOne>(
-        block, t.stream, [&](auto d, auto vectors, std::size_t c, std::size_t r, std::size_t end) HWY_ATTR {
-          using N = Normalizer<decltype(d)>;
-          const auto make = [&](std::size_t v) HWY_ATTR { return N(PerColumn(), d, k, c + v * hn::Lanes(d)); };
-          WithStrip<vectors>(make, [&](const auto&... normalizers) HWY_ATTR {
-            for (; r < end; ++r) {
-              std::size_t at = r * block.stride + c;
-              const auto write = [&](const auto&... some) HWY_ATTR {
-                hwy::Prefetch(fetched + at);
-                if constexpr (stream && residual) hwy::Prefetch(t.residual + at + kAhead<T>);
-                if constexpr (sizeof...(some) == 2) {
-                  NormalizePair<gate, residual, stream>(d, t, at, some...);
-                } else {
-                  Normalize<gate, residual, stream>(d, t, at, hn::Lanes(d), some...);
-                }
-                at += sizeof...(some) * hn::Lanes(d);
-              };
-              ForEachResult<T>(write, normalizers...);
-            }
+    WithOrder<stream>(block, kMostAlong, [&](auto in_order) HWY_ATTR {
+      const Forward<T> t = tensors;  // in registers: a store may not be thought to change it
+      const Coefficients<T> k = coefficients;
+      TileFetch<in_order, 1, T> fetch(block, t.stream, t.ahead);
+      ForEachTile<T, kTileOfOne>(
+          block, t.stream, [&](auto d, auto vectors, std::size_t c, std::size_t r, std::size_t end) HWY_ATTR {
+            using N = Normalizer<decltype(d)>;
+            const auto make = [&](std::size_t v) HWY_ATTR { return N(PerColumn(), d, k, c + v * hn::Lanes(d)); };
+            WithStrip<vectors>(make, [&](const auto&... normalizers) HWY_ATTR {
+              for (; r < end; ++r) {
+                std::size_t at = r * block.stride + c;
+                const auto write = [&](const auto&... some) HWY_ATTR {
+                  fetch(at, sizeof...(some) * hn::Lanes(d), t.x);
+                  if constexpr (stream && residual) FetchFar(t.residual + at + kFarAhead<T>);
+                  if constexpr (sizeof...(some) == 2) {
+                    NormalizePair<gate, residual, stream>(d, t, at, some...);
+                  } else {
+                    Normalize<gate, residual, stream>(d, t, at, hn::Lanes(d), some...);
+                  }
+                  at += sizeof...(some) * hn::Lanes(d);
+                };
+                ForEachResult<T>(write, normalizers...);
+              }
+            });
           });
-        });
+    });
   });
 }
 
@@ -135,31 +186,36 @@ void ColumnDots(const Backward<T>& tensors, const Block& block, const Coefficien
 template <class T>
 void GradientColumns(const Backward<T>& tensors, const Block& block, const Coefficients<T>& coefficients) {
   WithBackward(tensors, [&](auto gate, auto output, auto residual, auto stream) HWY_ATTR {
-    const Backward<T> t = tensors;
-    const Coefficients<T> k = coefficients;
-    const std::size_t distance = FetchDistance<T>(block, kAhead<T>, t.stream, t.ahead);
-    const T *fetched_x = t.x + distance, *fetched_dy = t.dy + distance;
-    ForEachTile<T, kTileOfTwo>(
-        block, t.stream, [&](auto d, auto vectors, std::size_t c, std::size_t r, std::size_t end) HWY_ATTR {
-          using N = Differentiator<decltype(d)>;
-          const auto make = [&](std::size_t v) HWY_ATTR { return N(PerColumn(), d, k, c + v * hn::Lanes(d)); };
-          WithStrip<vectors>(make, [&](const auto&... differentiators) HWY_ATTR {
-            for (; r < end; ++r) {
-              std::size_t at = r * block.stride + c;
-              const auto write = [&](const auto&... some) HWY_ATTR {
-                hwy::Prefetch(fetched_x + at);
-                hwy::Prefetch(fetched_dy + at);
-                if constexpr (sizeof...(some) == 2) {
-                  DifferentiatePair<gate, output, residual, stream>(d, t, at, some...);
-                } else {
-                  Differentiate<gate, output, residual, stream>(d, t, at, hn::Lanes(d), some...);
-                }
-                at += sizeof...(some) * hn::Lanes(d);
-              };
-              ForEachResult<T>(write, differentiators...);
-            }
+    WithOrder<stream>(block, std::numeric_limits<std::size_t>::max(), [&](auto in_order) HWY_ATTR {
+      const Backward<T> t = tensors;
+      const Coefficients<T> k = coefficients;
+      TileFetch<in_order, 2, T> fetch(block, t.stream, t.ahead);
+      ForEachTile<T, kTileOfTwo>(
+          block, t.stream, [&](auto d, auto vectors, std::size_t c, std::size_t r, std::size_t end) HWY_ATTR {
+            using N = Differentiator<decltype(d)>;
+            const auto make = [&](std::size_t v) HWY_ATTR { return N(PerColumn(), d, k, c + v * hn::Lanes(d)); };
+            WithStrip<vectors>(make, [&](const auto&... differentiators) HWY_ATTR {
+              for (; r < end; ++r) {
+                std::size_t at = r * block.stride + c;
+                const auto write = [&](const auto&... some) HWY_ATTR {
+                  const std::size_t count = sizeof...(some) * hn::Lanes(d);
+                  if constexpr (in_order && output) {
+                    fetch(at, count, t.x, t.dy, t.y);
+                  } else {
+                    fetch(at, count, t.x, t.dy);
+                  }
+                  if constexpr (sizeof...(some) == 2) {
+                    DifferentiatePair<gate, output, residual, stream>(d, t, at, some...);
+                  } else {
+                    Differentiate<gate, output, residual, stream>(d, t, at, hn::Lanes(d), some...);
+                  }
+                  at += sizeof...(some) * hn::Lanes(d);
+                };
+                ForEachResult<T>(write, differentiators...);
+              }
+            });
           });
-        });
+    });
   });
 }
 

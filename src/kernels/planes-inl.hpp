@@ -42,7 +42,7 @@ void NormalizePlanes(const Forward<T>& tensors, const PlaneBlock& block, const C
         ForEachVector<T>(s * stride + c * spacing, length,
                          [&](auto vectors, std::size_t at, std::size_t count) HWY_ATTR {
                            if constexpr (kFetches) hwy::Prefetch(t.x + at + t.ahead);
-                           if constexpr (kFetches && residual) hwy::Prefetch(t.residual + at + kAhead<T>);
+                           if constexpr (kFetches && residual) FetchFar(t.residual + at + kFarAhead<T>);
                            if constexpr (vectors == 2) {
                              NormalizePair<gate, residual, stream>(D(), t, at, normalizer, normalizer);
                            } else {
@@ -62,8 +62,8 @@ void PlaneDotSums(const Backward<T>& tensors, const PlaneBlock& block, const Coe
     const Backward<T> t = tensors;
     const Coefficients<T> k = coefficients;
     const auto gradient = [&](std::size_t at, std::size_t c, std::size_t count, auto difference) EQUINORM_INLINE {
-      hwy::Prefetch(t.dy + at + kAhead<T>);
-      if constexpr (output) hwy::Prefetch(t.y + at + kAhead<T>);
+      FetchFar(t.dy + at + kFarAhead<T>);
+      if constexpr (output) FetchFar(t.y + at + kFarAhead<T>);
       return GatedGradient<gate, output>(D(), t, at, count, difference, Normalizer<D>(PerChannel(), D(), k, c));
     };
     PlaneDots(t.x, block, k.mean, k.unit, gradient, sum, dot);
@@ -83,9 +83,9 @@ void GradientPlanes(const Backward<T>& tensors, const PlaneBlock& block, const C
         const Differentiator<D> differentiator(PerChannel(), D(), k, c);
         ForEachVector<T>(
             s * stride + c * spacing, length, [&](auto vectors, std::size_t at, std::size_t count) HWY_ATTR {
-              hwy::Prefetch(t.x + at + t.ahead);
-              hwy::Prefetch(t.dy + at + t.ahead);
-              if constexpr (output) hwy::Prefetch(t.y + at + t.ahead);
+              FetchFar(t.x + at + t.ahead);
+              FetchFar(t.dy + at + t.ahead);
+              if constexpr (output) FetchFar(t.y + at + t.ahead);
               if constexpr (vectors == 2) {
                 DifferentiatePair<gate, output, residual, stream>(D(), t, at, differentiator, differentiator);
               } else {

@@ -142,14 +142,24 @@ HWY_INLINE void WriteRow(D d, T* y, std::size_t features, const Value& value) {
   }
 }
 
+/// Of a pass along memory, what it will read is fetched into the first cache, or if there is much of it, the second.
+template <bool kMuch, class T>
+HWY_INLINE void FetchAhead(const T* p) {
+  if constexpr (kMuch) {
+    FetchFar(p + kFarAhead<T>);
+  } else {
+    hwy::Prefetch(p + kAhead<T>);
+  }
+}
+
 /// sum = x + residual, rounded to T. Three rows side by side are more than memory foresees.
-template <class T>
+template <bool kMuch, class T>
 HWY_INLINE void AddRow(const T* x, const T* residual, T* sum, std::size_t features) {
   constexpr Tag<T> d;
   WriteRow<false>(d, sum, features, [&](std::size_t index, std::size_t offset, std::size_t count) EQUINORM_INLINE {
     const std::size_t i = index + offset;
-    hwy::Prefetch(x + i + kAhead<T>);
-    hwy::Prefetch(residual + i + kAhead<T>);
+    FetchAhead<kMuch>(x + i);
+    FetchAhead<kMuch>(residual + i);
     return hn::Add(LoadCount(d, x + i, count), LoadCount(d, residual + i, count));
   });
 }
@@ -179,17 +189,30 @@ struct RowOutput {
   const T* x;
 };
 
-/// y of a row. Where there is much of it, next, the row that will take this one's place, is fetched: memory would wait
-/// else for the statistics of these rows. Then y goes around the caches, too.
+/// Rows longer than this (bytes) go one by one: two of them and their y would crowd the first cache.
+inline constexpr std::size_t kLongRow = 6 << 10;
+
+/// y of a row. Where there is much of it, next, the row that will take this one's place, is fetched, if long into the
+/// second cache: memory would wait else for the statistics of these rows. Then y goes around the caches, too.
 template <bool kCentered, bool kGate, bool kPresent, bool kStream, class T>
 HWY_INLINE void NormalizeRow(const RowForward<T>& n, const RowCoefficients<T>& k, const RowAffine<T>& affine,
                              const T* x, T* y, const T* next) {
   const RowOutput<kCentered, kGate, kPresent, T> output(n, k, affine, x);
   constexpr bool kAround = kStream && kernels::kAroundCaches<T>;
-  WriteRow<kAround>(Tag<T>(), y, n.features, [&](std::size_t i, std::size_t offset, std::size_t count) EQUINORM_INLINE {
-    if constexpr (kStream) hwy::Prefetch(next + i + offset);
-    return output(i, offset, count);
-  });
+  const auto write = [&](const auto& fetch) EQUINORM_INLINE {
+    WriteRow<kAround>(Tag<T>(), y, n.features,
+                      [&](std::size_t i, std::size_t offset, std::size_t count) EQUINORM_INLINE {
+                        fetch(next + i + offset);
+                        return output(i, offset, count);
+                      });
+  };
+  if constexpr (!kStream) {
+    write([](const T*) EQUINORM_INLINE {});
+  } else if (!kGate && n.features * sizeof(T) > kLongRow) {
+    write([](const T* p) EQUINORM_INLINE { FetchFar(p); });
+  } else {
+    write([](const T* p) EQUINORM_INLINE { hwy::Prefetch(p); });
+  }
 }
 
 /// By values: what a call might look at would have to stay in memory, where the coefficients of the next row are waited
@@ -202,9 +225,6 @@ HWY_NOINLINE void CarefulNormalizeRow(RowForward<T> n, RowCoefficients<T> k, Row
     y[i] = to_element<T>(activate(n.activation, z));
   }
 }
-
-/// Rows longer than this (bytes) go one by one: two of them and their y would crowd the first cache.
-inline constexpr std::size_t kLongRow = 6 << 10;
 
 /// What the sums of row r, s, end in: its statistics and coefficients.
 template <bool kCentered, class T>
@@ -238,13 +258,15 @@ HWY_INLINE RowSums SumsOfRow(std::size_t features, Parameter<T> shift, const Loa
 template <bool kCentered, class T>
 HWY_INLINE void NormalizeRun(const RowForward<T>& n, const RowAffine<T>& affine, std::size_t first, std::size_t last,
                              std::size_t ahead) {
-  const Rows<const T> s = n.residual.data != nullptr ? Rows<const T>{n.sum.data, n.sum.stride} : n.x;
+  const bool added = n.residual.data != nullptr;
+  const Rows<const T> s = added ? Rows<const T>{n.sum.data, n.sum.stride} : n.x;
   const double inverse_features = 1.0 / static_cast<double>(n.features);
-  // Sums are fetched for; not so where s has just been made.
-  const std::size_t fetched = n.residual.data != nullptr ? 0 : kAhead<T>;
   /// Makes the row that is normalized, and what its differences are taken from.
   const auto prepare = [&](std::size_t r) EQUINORM_INLINE {
-    if (n.residual.data != nullptr) AddRow(n.x.at(r), n.residual.at(r), n.sum.at(r), n.features);
+    if (added) {
+      WithBool(n.stream,
+               [&](auto much) EQUINORM_INLINE { AddRow<much>(n.x.at(r), n.residual.at(r), n.sum.at(r), n.features); });
+    }
     return kCentered ? RowShift(s.row(r), n.features) : Parameter<T>{0};
   };
   RowCoefficients<T> k{};
@@ -255,10 +277,18 @@ HWY_INLINE void NormalizeRun(const RowForward<T>& n, const RowAffine<T>& affine,
     RowSums sums{hn::Zero(F64()), hn::Zero(F64())};
     if (r < last) {
       if (r + 1 < last) next_shift = prepare(r + 1);
-      sums = SumsOfRow<kCentered, T>(n.features, shift, [=](std::size_t i, std::size_t count) EQUINORM_INLINE {
-        hwy::Prefetch(row + i + fetched);
-        return LoadCount(Tag<T>(), row + i, count);
-      });
+      const auto take = [&](const auto& fetch) EQUINORM_INLINE {
+        sums = SumsOfRow<kCentered, T>(n.features, shift, [=](std::size_t i, std::size_t count) EQUINORM_INLINE {
+          fetch(row + i);
+          return LoadCount(Tag<T>(), row + i, count);
+        });
+      };
+      if (n.stream && !added) {
+        take([](const T* p) EQUINORM_INLINE { FetchAhead<true>(p); });
+      } else {
+        const std::size_t ahead_of_sums = added ? 0 : kAhead<T>;  // what follows has not been added yet
+        take([=](const T* p) EQUINORM_INLINE { hwy::Prefetch(p + ahead_of_sums); });
+      }
     }
     if (r > first) {
       const T* before = s.row(r - 1);
@@ -319,8 +349,8 @@ HWY_NOINLINE void NormalizeAside(const RowForward<T>& n, RowAffine<T> affine, st
       }
       const RowSums sums =
           SumsOfRow<kCentered, T>(n.features, shift, [&](std::size_t i, std::size_t count) EQUINORM_INLINE {
-            hwy::Prefetch(x + i + kAhead<T>);
-            hwy::Prefetch(residual + i + kAhead<T>);
+            FetchAhead<true>(x + i);
+            FetchAhead<true>(residual + i);
             const auto s = add(i, count);
             StoreCount<false>(s, d, made + i, count);
             if (sum != nullptr) StoreCount<true>(s, d, sum + i, count);
@@ -366,9 +396,10 @@ struct RowGradient {
   hn::Vec<D> g, h;
 };
 
-/// The means of h and of h·x̂ over a row. Memory is read along rows here, as it fetches ahead by itself; GradientBlock,
-/// which goes down columns, will find it in the caches.
-template <bool kCentered, bool kGate, class T>
+/// The means of h and of h·x̂ over a row. Memory is read along rows here, as it fetches ahead by itself, and with kMuch
+/// is fetched; GradientBlock, which goes down columns, will find it in the caches. With kMuch, too, that fetches the
+/// next block meanwhile, and dx goes around the caches.
+template <bool kCentered, bool kGate, bool kMuch, class T>
 HWY_NOINLINE void SumRow(const RowBackward<T>& n, std::size_t r, RowCoefficients<T>& k) {
   using D = Tag<T>;
   constexpr D d;
@@ -384,7 +415,15 @@ HWY_NOINLINE void SumRow(const RowBackward<T>& n, std::size_t r, RowCoefficients
     return Pair<D>{kCentered ? gradient.h : hn::Zero(d), gradient.h, x_hat};
   };
   AddPairs(
-      d, n.features, [&](std::size_t i) EQUINORM_INLINE { return pair(i, hn::MaxLanes(d)); }, pair, sums);
+      d, n.features,
+      [&](std::size_t i) EQUINORM_INLINE {
+        if constexpr (kMuch) {
+          FetchAhead<true>(x + i);
+          FetchAhead<true>(dy + i);
+        }
+        return pair(i, hn::MaxLanes(d));
+      },
+      pair, sums);
   const double sum = Total(sums.first), m = static_cast<double>(n.features);
   k.mean_h = static_cast<Parameter<T>>(sum / m);
   k.mean_hx = static_cast<Parameter<T>>((Total(sums.second) - sum * k.mean_rest() * k.inverse64) / m);
@@ -394,7 +433,7 @@ HWY_NOINLINE void SumRow(const RowBackward<T>& n, std::size_t r, RowCoefficients
 
 /// dx of `count` columns from `column` on, of the rows first … last − 1, whose coefficients are k[0] …, and their sums
 /// over these rows, which stay in registers.
-template <bool kCentered, bool kGate, std::size_t kVectors, class T>
+template <bool kCentered, bool kGate, bool kMuch, std::size_t kVectors, class T>
 HWY_INLINE void GradientStrip(const RowBackward<T>& n, const RowAffine<T>& affine, const RowCoefficients<T>* k,
                               std::size_t first, std::size_t last, std::size_t column, std::size_t count,
                               double* dgamma, double* dbeta) {
@@ -404,7 +443,6 @@ HWY_INLINE void GradientStrip(const RowBackward<T>& n, const RowAffine<T>& affin
   constexpr D d;
   constexpr D64 d64;
   constexpr std::size_t kLanes = hn::MaxLanes(d);
-  const bool stream = n.stream;
   const Rows<const T> xs = n.x, dys = n.dy, dsums = n.dsum;
   const Rows<T> dxs = n.dx;
   hn::Vec<D> gamma[kVectors];
@@ -435,6 +473,13 @@ HWY_INLINE void GradientStrip(const RowBackward<T>& n, const RowAffine<T>& affin
       const auto mean_h = hn::Set(d, row.mean_h), mean_hx = hn::Set(d, row.mean_hx);
       const T *x = xs.data + r * xs.stride + column, *dy = dys.data + r * dys.stride + column, *dsum = dsums.at(r);
       T* dx = dxs.data + r * dxs.stride + column;
+      if constexpr (kMuch) {  // the same columns of the next block, whose sums will be read along rows
+        Unroll<kVectors>([&](auto v) EQUINORM_INLINE {
+          FetchFar(x + (last - first) * xs.stride + v * kLanes);
+          FetchFar(dy + (last - first) * dys.stride + v * kLanes);
+          if (dsum != nullptr) FetchFar(dsum + (last - first) * dsums.stride + column + v * kLanes);
+        });
+      }
       hn::Vec<D> values[kVectors];
       Unroll<kVectors>([&](auto v) EQUINORM_INLINE {
         const std::size_t i = v * kLanes, lanes = std::min(count, kLanes);
@@ -453,10 +498,10 @@ HWY_INLINE void GradientStrip(const RowBackward<T>& n, const RowAffine<T>& affin
             StorePair<streamed>(values[v - 1], value, d, dx + (v - 1) * kLanes);
           }
         };
-        if (stream) [[unlikely]] {
-          store(Static<true>());
+        if constexpr (kGate) {
+          WithBool(n.stream, store);
         } else {
-          store(Static<false>());
+          store(Static<kMuch>());
         }
         pairs.Add(v, {gradient.g, gradient.g, x_hat});
       });
@@ -475,18 +520,19 @@ HWY_INLINE void GradientStrip(const RowBackward<T>& n, const RowAffine<T>& affin
 inline constexpr std::size_t kRowStrip = HWY_TARGET <= HWY_AVX3 ? 4 : 1;
 
 /// The rows first … last − 1, whose coefficients are k[0] …, none of them careful.
-template <bool kCentered, bool kGate, class T>
+template <bool kCentered, bool kGate, bool kMuch, class T>
 HWY_NOINLINE void GradientBlock(const RowBackward<T>& n, const RowCoefficients<T>* k, std::size_t first,
                                 std::size_t last, double* dgamma, double* dbeta) {
   constexpr std::size_t kLanes = hn::MaxLanes(Tag<T>());
   const RowAffine<T> affine(n);
   std::size_t column = 0;
   for (; column + kRowStrip * kLanes <= n.features; column += kRowStrip * kLanes) {
-    GradientStrip<kCentered, kGate, kRowStrip>(n, affine, k, first, last, column, kRowStrip * kLanes, dgamma, dbeta);
+    GradientStrip<kCentered, kGate, kMuch, kRowStrip>(n, affine, k, first, last, column, kRowStrip * kLanes, dgamma,
+                                                      dbeta);
   }
   for (; column < n.features; column += kLanes) {
-    GradientStrip<kCentered, kGate, 1>(n, affine, k, first, last, column, std::min(n.features - column, kLanes), dgamma,
-                                       dbeta);
+    GradientStrip<kCentered, kGate, kMuch, 1>(n, affine, k, first, last, column, std::min(n.features - column, kLanes),
+                                              dgamma, dbeta);
   }
 }
 
@@ -524,27 +570,34 @@ void GradientRows(const RowBackward<T>& norm, std::size_t begin, std::size_t end
   const RowBackward<T> n = norm;
   const std::size_t block = BlockRows<T>(n.features);
   WithBool(n.activation != Activation::none, [&](auto gate) HWY_ATTR {
-    for (std::size_t first = begin; first < end; first += block) {
-      const std::size_t last = std::min(first + block, end);
-      RowCoefficients<T> k[kMaxBlockRows];
-      bool careful = false;
-      for (std::size_t r = first; r < last; ++r) {
-        RowCoefficients<T>& row = k[r - first];
-        row.Set(kCentered ? n.mean[r] : 0.0, n.variance[r], n.epsilon);
-        if (!row.careful) SumRow<kCentered, gate>(n, r, row);
-        careful = careful || row.careful;
-      }
-      if (!careful) {
-        GradientBlock<kCentered, gate>(n, k, first, last, dgamma, dbeta);
-        continue;
-      }
-      for (std::size_t r = first; r < last; ++r) {
-        if (k[r - first].careful) {
-          CarefulGradientRow<kCentered>(n, k[r - first], r, dgamma, dbeta);
-        } else {
-          GradientBlock<kCentered, gate>(n, k + (r - first), r, r + 1, dgamma, dbeta);
+    const auto run = [&](auto much) HWY_ATTR {
+      for (std::size_t first = begin; first < end; first += block) {
+        const std::size_t last = std::min(first + block, end);
+        RowCoefficients<T> k[kMaxBlockRows];
+        bool careful = false;
+        for (std::size_t r = first; r < last; ++r) {
+          RowCoefficients<T>& row = k[r - first];
+          row.Set(kCentered ? n.mean[r] : 0.0, n.variance[r], n.epsilon);
+          if (!row.careful) SumRow<kCentered, gate, much>(n, r, row);
+          careful = careful || row.careful;
+        }
+        if (!careful) {
+          GradientBlock<kCentered, gate, much>(n, k, first, last, dgamma, dbeta);
+          continue;
+        }
+        for (std::size_t r = first; r < last; ++r) {
+          if (k[r - first].careful) {
+            CarefulGradientRow<kCentered>(n, k[r - first], r, dgamma, dbeta);
+          } else {
+            GradientBlock<kCentered, gate, much>(n, k + (r - first), r, r + 1, dgamma, dbeta);
+          }
         }
       }
+    };
+    if constexpr (gate) {
+      run(Static<false>());  // there arithmetic is the larger part
+    } else {
+      WithBool(n.stream, run);
     }
   });
 }

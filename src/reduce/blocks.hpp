@@ -18,8 +18,11 @@ struct PlaneBlock {
 };
 inline constexpr std::size_t kMaxPlaneChannels = 32;
 
-/// How many elements before their use a pass along memory fetches them: a page, where the hardware's own prefetch ends.
+/// How many elements before their use a pass along memory fetches them: a page, where the hardware's own prefetch ends;
+/// into the second cache two pages.
 template <class T>
 inline constexpr std::size_t kAhead = 4096 / sizeof(T);
+template <class T>
+inline constexpr std::size_t kFarAhead = 2 * kAhead<T>;
 
 }  // namespace equinorm

@@ -40,8 +40,8 @@ HWY_INLINE hn::Vec<D> PowerReciprocal(D d, hn::Vec<D> x) {
   return hn::BitCast(d, hn::Sub(hn::Set(bits, static_cast<Bits>(kTwice << kFraction)), hn::BitCast(bits, x)));
 }
 
-/// How far ahead (bytes, of all inputs) memory is fetched that is read in its order.
-inline constexpr std::size_t kNearBytes = 8 << 10;
+/// How far ahead (bytes, of all inputs) memory is fetched that is read in its order, and where there is much of it.
+inline constexpr std::size_t kNearBytes = 8 << 10, kMuchNearBytes = 24 << 10;
 /// How far ahead (bytes) the beginnings of pages are fetched where there is much to come: two lines in a row seem to
 /// set the hardware's own prefetch, which ends with a page, to work on one. Of rows of up to 1 KiB that brought in more
 /// than an order that it foresees (measured).
@@ -49,23 +49,30 @@ inline constexpr std::size_t kFarBytes = 32 << 10, kPageBytes = 4 << 10, kLineBy
 
 /// Adds the pairs term(tag, row, column) of a matrix to sum and product ([columns]), kTogether rows at a time along
 /// their columns, in strips of kStrip vectors; scaled(tag, column, second) is what the second of a pair stands for.
-/// Inputs are what term reads, and what comes next of them is fetched: if kInOrder, of rows that follow one another,
-/// the memory behind, else the next strip, or at the end of the columns the next rows.
-template <bool kInOrder, std::size_t kStrip, class T, std::size_t kInputs, class TermOf, class Scaled>
+/// Inputs are what term reads, and what comes next of them is fetched: of rows that follow one another the memory
+/// behind, in its order (in the order of strips it took up to a fifth longer), else the next strip, or at the end of
+/// the columns the next rows. kNarrow: rows follow one another and are no longer than a strip or some. kFetchesFar:
+/// much memory is fetched into the second cache; term is short enough to be written out once more for that.
+template <bool kNarrow, bool kFetchesFar, std::size_t kStrip, class T, std::size_t kInputs, class TermOf, class Scaled>
 HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, const Block& block,
                                   double* HWY_RESTRICT sum, double* HWY_RESTRICT product, const TermOf& term,
                                   const Scaled& scaled) {
   constexpr std::size_t kLine = kLineBytes / sizeof(T), kPage = kPageBytes / sizeof(T), kFar = kFarBytes / sizeof(T);
   const std::size_t rows = block.rows, stride = block.stride, columns = block.columns;
-  const auto fetch = [&](std::size_t at) EQUINORM_INLINE {
-    Unroll<kInputs>([&](auto k) EQUINORM_INLINE { hwy::Prefetch(inputs[k] + at); });
-  };
-  std::size_t near = kNearBytes / kInputs / sizeof(T);
+  // Of much memory that is read in order, in strips that are rows, more than one input is best left to what memory
+  // foresees, and the beginnings of pages: what is fetched is there.
+  const bool foreseen = kNarrow && kInputs > 1 && block.much && columns <= kStrip * hn::MaxLanes(Tag<T>());
+  const bool in_order = kNarrow || block.much || columns == stride;
+  const bool far = kNarrow ? block.much && !foreseen : in_order;
+  std::size_t near = foreseen ? 0 : (far ? kMuchNearBytes : kNearBytes) / kInputs / sizeof(T), near_column = 0;
+  // Of long rows at least those that are read side by side; what lies between two is left out.
+  if constexpr (!kNarrow) near = std::max(near / columns, kTogether) * stride;
   for (std::size_t r = 0; r < rows; r += kTogether) {
     const std::size_t end = std::min(r + kTogether, rows);
-    for (std::size_t at = r * stride + kFar; kInOrder && block.much && at < end * stride + kFar; at += kPage) {
-      fetch(at);
-      fetch(at + kLine);
+    for (std::size_t at = r * stride + kFar; kNarrow && block.much && at < end * stride + kFar; at += kPage) {
+      for (const std::size_t line : {at, at + kLine}) {
+        Unroll<kInputs>([&](auto k) EQUINORM_INLINE { FetchFar(inputs[k] + line); });
+      }
     }
     ForEachStrip<kStrip>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t column) EQUINORM_INLINE {
       using D = decltype(d);
@@ -74,11 +81,24 @@ HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, c
       constexpr std::size_t kLanes = hn::MaxLanes(d), kWidth = vectors * kLanes;
       const std::size_t next = column + 2 * kWidth <= columns ? kWidth : kTogether * stride - column;
       Pairs<D, vectors> pairs;
-      for (std::size_t row = r; row < end; ++row) {
-        const std::size_t fetched = kInOrder ? near : row * stride + column + next;
-        for (std::size_t i = 0; i < kWidth; i += kLine) fetch(fetched + i);
-        near += kWidth;
-        Unroll<vectors>([&](auto v) EQUINORM_INLINE { pairs.Add(v, term(d, row, column + v * kLanes)); });
+      const auto add_rows = [&](const auto& fetch) EQUINORM_INLINE {
+        for (std::size_t row = r; row < end; ++row) {
+          const std::size_t fetched = in_order ? near : row * stride + column + next;
+          for (std::size_t i = 0; i < kWidth; i += kLine) {
+            Unroll<kInputs>([&](auto k) EQUINORM_INLINE { fetch(inputs[k] + fetched + i); });
+          }
+          near += kWidth;
+          if constexpr (!kNarrow) {
+            near_column += kWidth;
+            if (near_column >= columns) near += stride - columns, near_column = 0;
+          }
+          Unroll<vectors>([&](auto v) EQUINORM_INLINE { pairs.Add(v, term(d, row, column + v * kLanes)); });
+        }
+      };
+      if (kFetchesFar && vectors > 1 && far) {
+        add_rows([](const T* p) EQUINORM_INLINE { FetchFar(p); });
+      } else {
+        add_rows([](const T* p) EQUINORM_INLINE { hwy::Prefetch(p); });
       }
       Unroll<vectors>([&](auto v) EQUINORM_INLINE {
         const Wide first(pairs.first[v]), second = scaled(d, column + v * kLanes, Wide(pairs.second[v]));
@@ -92,15 +112,15 @@ HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, c
   }
 }
 
-/// The same, in order if the rows of all inputs make up a panel at most; else in strips of kLong vectors.
-template <std::size_t kLong, class T, std::size_t kInputs, class TermOf, class Scaled>
+/// The same, with kNarrow if the rows of all inputs make up a panel at most; else in strips of kLong vectors.
+template <bool kFetchesFar, std::size_t kLong, class T, std::size_t kInputs, class TermOf, class Scaled>
 HWY_INLINE void AccumulatePairs(const std::array<const T*, kInputs>& inputs, const Block& block,
                                 double* HWY_RESTRICT sum, double* HWY_RESTRICT product, const TermOf& term,
                                 const Scaled& scaled) {
   if (block.columns == block.stride && kInputs * block.columns <= kPanel) {
-    AccumulatePairsOf<true, kColumnStrip>(inputs, block, sum, product, term, scaled);
+    AccumulatePairsOf<true, kFetchesFar, kColumnStrip>(inputs, block, sum, product, term, scaled);
   } else {
-    AccumulatePairsOf<false, kLong>(inputs, block, sum, product, term, scaled);
+    AccumulatePairsOf<false, kFetchesFar, kLong>(inputs, block, sum, product, term, scaled);
   }
 }
 
@@ -242,7 +262,7 @@ HWY_INLINE void AccumulateShiftedMoments(const T* HWY_RESTRICT x, const Block& b
     }
     std::fill_n(sums, width, 0.0);
     std::fill_n(squares, width, 0.0);
-    AccumulatePairs<kLongStrip>(
+    AccumulatePairs<true, kLongStrip>(
         std::array{panel}, {rows, stride, width, block.much}, sums, squares,
         [&](auto d, std::size_t row, std::size_t column) EQUINORM_INLINE {
           const auto difference =
@@ -288,7 +308,7 @@ HWY_INLINE void AccumulateColumnDots(const std::array<const T*, kInputs>& inputs
                                      const Gradient& gradient, double* HWY_RESTRICT sum, double* HWY_RESTRICT dot) {
   const T* HWY_RESTRICT x = inputs[0];
   const std::size_t stride = block.stride;
-  AccumulatePairs<kHeavy ? kColumnStrip : kLongStrip>(
+  AccumulatePairs<!kHeavy, kHeavy ? kColumnStrip : kLongStrip>(
       inputs, block, sum, dot,
       [&](auto d, std::size_t row, std::size_t column) EQUINORM_INLINE {
         const std::size_t index = row * stride + column;

@@ -277,7 +277,7 @@ void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, std::size_t
       AddPairs(
           d, length,
           [&](std::size_t i) EQUINORM_INLINE {
-            hwy::Prefetch(segment + i + kAhead<T>);
+            FetchFar(segment + i + kFarAhead<T>);
             return pair(LoadElements(d, segment + i));
           },
           [&](std::size_t i, std::size_t rest) EQUINORM_INLINE { return pair(LoadFirst(d, segment + i, rest)); }, sums);
@@ -321,7 +321,7 @@ HWY_INLINE void PlaneDots(const T* HWY_RESTRICT x, const PlaneBlock& planes, con
       AddPairs(
           d, length,
           [&](std::size_t i) EQUINORM_INLINE {
-            hwy::Prefetch(x + base + i + kAhead<T>);
+            FetchFar(x + base + i + kFarAhead<T>);
             return pair(i, kLanes);
           },
           pair, sums);

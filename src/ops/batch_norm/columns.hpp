@@ -63,7 +63,7 @@ class Columns {
       std::fill_n(second(chunk), p_.width, 0.0);
       const std::size_t rows = p_.rows_of_chunk(chunk);
       for (std::size_t row = 0; row < rows; row += p_.block_rows) {
-        const Block block{std::min(p_.block_rows, rows - row), p_.width, p_.width, much_};
+        const Block block{std::min(p_.block_rows, rows - row), p_.width, p_.width, much_of_two_};
         run_.column_dots(t.at((chunk * p_.chunk_rows + row) * p_.width), block, k, first(chunk), second(chunk));
       }
     });
@@ -129,7 +129,7 @@ class Columns {
 
   const Geometry& g_;
   kernels::ColumnPlan p_;
-  const bool much_ = kernels::is_much<T>(g_.elements);
+  const bool much_ = kernels::is_much<T>(g_.elements), much_of_two_ = kernels::is_much<T>(2 * g_.elements);
   const Scratch<T>& s_;
   Workers workers_;
   const kernels::Kernels<T>& run_ = kernels::get<T>();

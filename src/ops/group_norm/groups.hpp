@@ -468,7 +468,6 @@ class Groups {
       for_each_block(u, [&](std::size_t at, const Block& block) {
         kernels::Backward<T> moved = t.at(at);
         moved.stream = t.stream && block.columns == u.columns.width;
-        if (t.stream) moved.ahead = g_.sample_elements();
         kernel_.gradient_columns(moved, block, coefficients);
       });
     } else {

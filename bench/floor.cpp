@@ -12,6 +12,7 @@
 
 #include "core/activation.hpp"
 #include "kernels/column_plan.hpp"
+#include "simd/simd-inl.hpp"
 
 #ifndef EQUINORM_BENCH_FLOOR_TYPES
 #define EQUINORM_BENCH_FLOOR_TYPES
@@ -24,6 +25,7 @@ struct Visit {
   bool stream;
   std::size_t ahead;  ///< bytes fetched ahead; 0: none
   bool far;           ///< the beginnings of pages are fetched too
+  bool second;        ///< into the second cache
 };
 constexpr std::size_t kPageBytes = 4 << 10, kFarBytes = 32 << 10, kLineBytes = 64;
 
@@ -34,7 +36,7 @@ HWY_BEFORE_NAMESPACE();
 namespace equinorm::bench {
 namespace HWY_NAMESPACE {
 namespace {
-namespace hn = hwy::HWY_NAMESPACE;
+using namespace equinorm::HWY_NAMESPACE;
 
 /// v by value: a store of bytes may not be thought to change it.
 template <std::size_t kIn, std::size_t kOut, bool kStream>
@@ -53,7 +55,11 @@ std::uint8_t Pass(Visit v, std::size_t offset, std::size_t bytes) {
     }
     auto value = hn::Zero(d);
     for (std::size_t k = 0; k < kIn; ++k) {
-      if (v.ahead != 0) hwy::Prefetch(v.in[k] + i + v.ahead);
+      if (v.second) {
+        FetchFar(v.in[k] + i + v.ahead);
+      } else if (v.ahead != 0) {
+        hwy::Prefetch(v.in[k] + i + v.ahead);
+      }
       value = hn::Or(value, hn::LoadU(d, v.in[k] + i));
     }
     if constexpr (kOut == 0) all = hn::Or(all, value);
@@ -135,17 +141,18 @@ std::function<void()> floor(const Problem& p, const Tensors<T>& t, Fetch fetch) 
   const auto in = [](const T* tensor) { return reinterpret_cast<const std::uint8_t*>(tensor); };
   const auto out = [](T* tensor) { return reinterpret_cast<std::uint8_t*>(tensor); };
   const Order order = order_of(p, sizeof(T));
-  const std::size_t ahead = fetch == Fetch::nothing ? 0 : kPageBytes;
+  const bool second = fetch == Fetch::second;
+  const std::size_t ahead = fetch == Fetch::nothing ? 0 : second ? 2 * kPageBytes : kPageBytes;
   Visit reduce{}, apply{};
   if (p.pass == Pass::backward) {
     const T* x = p.by_rows() && p.add ? t.sum : t.x;
     const bool over_residual = !p.by_rows() && p.add && p.activation != Activation::none;
     const T* gate = !over_residual ? nullptr : has_slope_of_sign(p.activation) ? t.y : t.residual;
-    reduce = {{in(x), in(t.dy), in(gate)}, {}, false, ahead, false};
-    apply = {{in(x), in(t.dy), in(gate)}, {out(t.dx), out(t.dresidual)}, false, ahead, false};
+    reduce = {{in(x), in(t.dy), in(gate)}, {}, false, ahead, false, second};
+    apply = {{in(x), in(t.dy), in(gate)}, {out(t.dx), out(t.dresidual)}, false, ahead, false, second};
   } else {
-    reduce = {{in(t.x)}, {}, false, ahead, false};
-    apply = {{in(t.x), in(t.residual)}, {out(t.y), out(t.sum)}, false, ahead, false};
+    reduce = {{in(t.x)}, {}, false, ahead, false, second};
+    apply = {{in(t.x), in(t.residual)}, {out(t.y), out(t.sum)}, false, ahead, false, second};
   }
   reduce.far = fetch == Fetch::far;
   const bool once = p.by_rows() || (p.op == Op::batch_norm && p.pass == Pass::infer);  // a row stays where it is

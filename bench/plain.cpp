@@ -263,8 +263,12 @@ std::function<void()> plain(const Problem& p, const Tensors<T>& t, Fetch fetch) 
                      t.residual,
                      backward ? t.dx : t.y,
                      t.dresidual,
-                     fetch == Fetch::nothing ? 0 : kPageBytes / sizeof(T),
+                     (fetch == Fetch::nothing  ? 0
+                      : fetch == Fetch::second ? 2 * kPageBytes
+                                               : kPageBytes) /
+                         sizeof(T),
                      fetch == Fetch::far,
+                     fetch == Fetch::second,
                      stream};
   if (p.by_rows()) {
     if (kernels.run_rows == nullptr) return nullptr;

@@ -37,8 +37,13 @@ struct Kind {
 template <class K, class T>
 HWY_INLINE void Fetch(const Data<T>& t, std::size_t at) {
   if (t.ahead == 0) return;
-  hwy::Prefetch(t.x + at + t.ahead);
-  if constexpr (K::kBackward) hwy::Prefetch(t.dy + at + t.ahead);
+  if (t.second) {
+    FetchFar(t.x + at + t.ahead);
+    if constexpr (K::kBackward) FetchFar(t.dy + at + t.ahead);
+  } else {
+    hwy::Prefetch(t.x + at + t.ahead);
+    if constexpr (K::kBackward) hwy::Prefetch(t.dy + at + t.ahead);
+  }
 }
 
 /// Of what lies 32 KiB behind the `count` elements from `at` on, the first two lines of every page.
@@ -186,6 +191,11 @@ HWY_NOINLINE void SumColumns(Data<T> t, std::size_t begin, std::size_t rows, std
   constexpr std::size_t kStrip = HWY_TARGET <= HWY_AVX3 ? 8 : 2;
   const std::size_t few = std::max<std::size_t>(kFirstCacheBytes / (columns * sizeof(T)), 8);
   const std::size_t block = columns <= kStrip * hn::MaxLanes(Tag<T>()) && !t.far ? rows : few;
+  // Long rows are fetched in the order of memory, the block behind while one is read.
+  constexpr std::size_t kLine = 64 / sizeof(T);
+  const bool in_order = t.second && stride == columns && block < rows;
+  std::size_t next = begin + block * stride;
+  if (in_order) t.ahead = 0;
   for (std::size_t r = 0; r < rows; r += block) {
     const std::size_t end = std::min(r + block, rows);
     if (stride == columns) FetchPages<K>(t, begin + r * stride, (end - r) * stride);
@@ -195,6 +205,10 @@ HWY_NOINLINE void SumColumns(Data<T> t, std::size_t begin, std::size_t rows, std
       LoadVectors(d, sum + column, sums);
       LoadVectors(d, product + column, products);
       for (std::size_t i = r; i < end; ++i) {
+        for (const std::size_t last = next + vectors * kLanes; in_order && next < last; next += kLine) {
+          FetchFar(t.x + next);
+          if constexpr (K::kBackward) FetchFar(t.dy + next);
+        }
         Unroll<vectors>([&](auto v) EQUINORM_INLINE {
           Sum<K>(d, t, begin + i * stride + column + v * kLanes, GateOfColumns<K>(d, k, column + v * kLanes), sums[v],
                  products[v]);
@@ -232,7 +246,11 @@ template <class K, class T>
 HWY_NOINLINE void ApplyColumns(Data<T> t, std::size_t begin, std::size_t rows, std::size_t stride, std::size_t columns,
                                Coefficients<T> k) {
   std::size_t r = 0;
-  for (; r + kAside <= rows; r += kAside) ApplyRows<K, kAside>(t, begin + r * stride, stride, columns, k);
+  // Memory is read and written faster in its order than coefficients are loaded, if they fit the first cache.
+  const bool in_order = t.stream && t.second && stride == columns && columns <= 1024;
+  for (; !in_order && r + kAside <= rows; r += kAside) {
+    ApplyRows<K, kAside>(t, begin + r * stride, stride, columns, k);
+  }
   for (; r < rows; ++r) ApplyRows<K, 1>(t, begin + r * stride, stride, columns, k);
 }
 
@@ -275,7 +293,11 @@ HWY_INLINE void NormalizeRows(const RowData<T>& t, std::size_t rows) {
       Fetch<K>(t, at);
       auto x = LoadElements(tag, t.x + at);
       if constexpr (K::kAdd) {
-        if (t.ahead != 0) hwy::Prefetch(t.residual + at + t.ahead);
+        if (t.second) {
+          FetchFar(t.residual + at + t.ahead);
+        } else if (t.ahead != 0) {
+          hwy::Prefetch(t.residual + at + t.ahead);
+        }
         x = hn::Add(x, LoadElements(tag, t.residual + at));
         Store({x}, t.stream, tag, t.sum + at);
         StoreElements<false>(x, tag, aside(r) + i);

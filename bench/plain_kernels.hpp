@@ -13,6 +13,7 @@ struct Data {
   T *out, *dresidual;
   std::size_t ahead;  ///< elements fetched ahead; 0: none
   bool far;           ///< while sums are taken the beginnings of pages are fetched too
+  bool second;        ///< fetched into the second cache
   bool stream;        ///< write around the caches
 };
 

@@ -57,10 +57,11 @@ std::string_view name_of(const Table& table, decltype(table[0].value) value) {
 /// Of every norm that is measured, ours and those beside it.
 inline constexpr double kEpsilon = 1e-5;
 
-/// What a pass fetches by hand of the memory that it reads next: nothing, what lies a little ahead, or that and the
-/// beginnings of pages farther ahead while sums are taken (see AccumulatePairs).
-enum class Fetch { nothing, near, far };
-inline constexpr Fetch kFetches[] = {Fetch::nothing, Fetch::near, Fetch::far};
+/// What a pass fetches by hand of the memory that it reads next: nothing; what lies a page ahead; that and the
+/// beginnings of pages farther ahead while sums are taken (see AccumulatePairs); or what lies two pages ahead, into the
+/// second cache (see FetchFar).
+enum class Fetch { nothing, near, far, second };
+inline constexpr Fetch kFetches[] = {Fetch::nothing, Fetch::near, Fetch::far, Fetch::second};
 
 struct Problem {
   Op op = Op::batch_norm;

@@ -75,11 +75,6 @@ struct Backward {
   }
 };
 
-/// Whether norms of rows and of groups write around the caches: of elements of two bytes arithmetic is the larger part,
-/// which has no time to spare for such stores.
-template <class T>
-inline constexpr bool kAroundCaches = sizeof(T) > 2;
-
 /// A matrix whose rows lie `stride` elements apart.
 template <class T>
 struct Rows {

@@ -192,15 +192,15 @@ struct RowOutput {
 /// Rows longer than this (bytes) go one by one: two of them and their y would crowd the first cache.
 inline constexpr std::size_t kLongRow = 6 << 10;
 
-/// y of a row. Where there is much of it, next, the row that will take this one's place, is fetched, if long into the
-/// second cache: memory would wait else for the statistics of these rows. Then y goes around the caches, too.
+/// y of a row. Where there is much of it, next, the row that will take this one's place, is fetched, if long or of
+/// halves into the second cache: memory would wait else for the statistics of these rows. Then y goes around the
+/// caches, too.
 template <bool kCentered, bool kGate, bool kPresent, bool kStream, class T>
 HWY_INLINE void NormalizeRow(const RowForward<T>& n, const RowCoefficients<T>& k, const RowAffine<T>& affine,
                              const T* x, T* y, const T* next) {
   const RowOutput<kCentered, kGate, kPresent, T> output(n, k, affine, x);
-  constexpr bool kAround = kStream && kernels::kAroundCaches<T>;
   const auto write = [&](const auto& fetch) EQUINORM_INLINE {
-    WriteRow<kAround>(Tag<T>(), y, n.features,
+    WriteRow<kStream>(Tag<T>(), y, n.features,
                       [&](std::size_t i, std::size_t offset, std::size_t count) EQUINORM_INLINE {
                         fetch(next + i + offset);
                         return output(i, offset, count);
@@ -208,7 +208,7 @@ HWY_INLINE void NormalizeRow(const RowForward<T>& n, const RowCoefficients<T>& k
   };
   if constexpr (!kStream) {
     write([](const T*) EQUINORM_INLINE {});
-  } else if (!kGate && n.features * sizeof(T) > kLongRow) {
+  } else if (sizeof(T) == 2 || (!kGate && n.features * sizeof(T) > kLongRow)) {
     write([](const T* p) EQUINORM_INLINE { FetchFar(p); });
   } else {
     write([](const T* p) EQUINORM_INLINE { hwy::Prefetch(p); });
@@ -355,7 +355,7 @@ HWY_NOINLINE void NormalizeAside(const RowForward<T>& n, RowAffine<T> affine, st
             StoreCount<false>(s, d, made + i, count);
             if (sum != nullptr) StoreCount<true>(s, d, sum + i, count);
             if (y != nullptr) StoreCount<true>(output(i, 0, count), d, y + i, count);
-            return s;
+            return sizeof(T) > 2 ? s : LoadCount(d, made + i, count);  // what is normalized is rounded
           });
       EndRow<kCentered>(n, r, made, sums, shift, inverse_features, k);
     }
@@ -368,11 +368,9 @@ template <bool kCentered, class T>
 void NormalizeRows(const RowForward<T>& norm, std::size_t begin, std::size_t end) {
   const RowForward<T> n = norm;
   const RowAffine<T> affine(n);
-  if constexpr (kernels::kAroundCaches<T>) {
-    if (n.aside) {
-      return WithBool(n.activation != Activation::none,
-                      [&](auto gate) HWY_ATTR { NormalizeAside<kCentered, gate>(norm, affine, begin, end); });
-    }
+  if (n.aside) {
+    return WithBool(n.activation != Activation::none,
+                    [&](auto gate) HWY_ATTR { NormalizeAside<kCentered, gate>(norm, affine, begin, end); });
   }
   const bool alone = n.features * sizeof(T) > kLongRow;
   const std::size_t run = alone ? 1 : end - begin;

@@ -356,7 +356,6 @@ class Groups {
       const std::size_t begin = part_channel(u, u.part), end = part_channel(u, u.part + 1);
       kernels::Forward<T> moved = t.at(sample_begin(u) + begin * g_.positions);
       moved.ahead = t.stream ? (end - begin) * g_.positions : 0;
-      moved.stream = t.stream && kernels::kAroundCaches<T>;
       kernel_.normalize_planes(moved, planes(u, end - begin), k.at(begin));
     }
   }

@@ -145,8 +145,8 @@ inline Workers workers_of_rows(const Matrix& m, const Execution& execution) {
 /// Whether s is kept aside.
 template <class T>
 bool keeps_aside(const kernels::RowForward<T>& norm, const Matrix& m) {
-  return norm.residual.data != nullptr && kernels::kAroundCaches<T> && m.features * sizeof(T) <= kernels::kMostAside &&
-         norm.stream && (norm.sum.data == nullptr || streams(norm.sum, m));
+  return norm.residual.data != nullptr && m.features * sizeof(T) <= kernels::kMostAside && norm.stream &&
+         (norm.sum.data == nullptr || streams(norm.sum, m));
 }
 
 /// Runs kernel(norm, begin, end) over all valid rows. Where there is a residual, but its sum has no place and is not

@@ -36,7 +36,8 @@ using Constant = std::integral_constant<std::size_t, n>;
 #define EQUINORM_INLINE HWY_ATTR __attribute__((always_inline))
 
 /// Fetches a line into the second cache. So much memory is fetched: hwy::Prefetch fetches into the first, which waits
-/// for fewer lines at a time, too few for a memory that is far away (measured: sums of 100 MB took twice as long).
+/// for fewer lines at a time, too few for a memory that is far away (measured: sums of 100 MB took nearly twice as
+/// long).
 template <class T>
 HWY_INLINE void FetchFar(const T* p) {
   __builtin_prefetch(p, 0, 2);

@@ -52,7 +52,8 @@ inline constexpr std::size_t kFarBytes = 32 << 10, kPageBytes = 4 << 10, kLineBy
 /// Inputs are what term reads, and what comes next of them is fetched: of rows that follow one another the memory
 /// behind, in its order (in the order of strips it took up to a fifth longer), else the next strip, or at the end of
 /// the columns the next rows. kNarrow: rows follow one another and are no longer than a strip or some. kFetchesFar:
-/// much memory is fetched into the second cache; term is short enough to be written out once more for that.
+/// much memory is fetched into the second cache, and in order; a long term has no need of it (measured: it took
+/// longer).
 template <bool kNarrow, bool kFetchesFar, std::size_t kStrip, class T, std::size_t kInputs, class TermOf, class Scaled>
 HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, const Block& block,
                                   double* HWY_RESTRICT sum, double* HWY_RESTRICT product, const TermOf& term,
@@ -61,9 +62,10 @@ HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, c
   const std::size_t rows = block.rows, stride = block.stride, columns = block.columns;
   // Of much memory that is read in order, in strips that are rows, more than one input is best left to what memory
   // foresees, and the beginnings of pages: what is fetched is there.
-  const bool foreseen = kNarrow && kInputs > 1 && block.much && columns <= kStrip * hn::MaxLanes(Tag<T>());
-  const bool in_order = kNarrow || block.much || columns == stride;
-  const bool far = kNarrow ? block.much && !foreseen : in_order;
+  const bool much = kFetchesFar && block.much;
+  const bool foreseen = kNarrow && kInputs > 1 && much && columns <= kStrip * hn::MaxLanes(Tag<T>());
+  const bool in_order = kNarrow || (kFetchesFar && (much || columns == stride));
+  const bool far = kNarrow ? much && !foreseen : in_order;
   std::size_t near = foreseen ? 0 : (far ? kMuchNearBytes : kNearBytes) / kInputs / sizeof(T), near_column = 0;
   // Of long rows at least those that are read side by side; what lies between two is left out.
   if constexpr (!kNarrow) near = std::max(near / columns, kTogether) * stride;
@@ -95,7 +97,7 @@ HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, c
           Unroll<vectors>([&](auto v) EQUINORM_INLINE { pairs.Add(v, term(d, row, column + v * kLanes)); });
         }
       };
-      if (kFetchesFar && vectors > 1 && far) {
+      if (vectors > 1 && far) {
         add_rows([](const T* p) EQUINORM_INLINE { FetchFar(p); });
       } else {
         add_rows([](const T* p) EQUINORM_INLINE { hwy::Prefetch(p); });

@@ -24,11 +24,14 @@ HWY_BEFORE_NAMESPACE();
 namespace equinorm {
 namespace HWY_NAMESPACE {
 
-/// Vectors side by side in a strip of columns, whose sums stay in registers; and in one of longer rows.
-inline constexpr std::size_t kColumnStrip = 4, kLongStrip = HWY_TARGET <= HWY_AVX3 ? 8 : 4;
+/// Vectors side by side in a strip of columns, whose sums stay in registers.
+inline constexpr std::size_t kColumnStrip = 4;
 
 /// Columns of a panel, whose sums in double stay in the first cache.
 inline constexpr std::size_t kPanel = 512;
+
+/// Rows of up to so many columns are narrow: with AVX-512 a strip.
+inline constexpr std::size_t kNarrowColumns = 64;
 
 /// 1/x of a power of two, exactly, without a division.
 template <class D>
@@ -48,62 +51,67 @@ inline constexpr std::size_t kNearBytes = 8 << 10, kMuchNearBytes = 24 << 10;
 inline constexpr std::size_t kFarBytes = 32 << 10, kPageBytes = 4 << 10, kLineBytes = 64;
 
 /// Adds the pairs term(tag, row, column) of a matrix to sum and product ([columns]), kTogether rows at a time along
-/// their columns, in strips of kStrip vectors; scaled(tag, column, second) is what the second of a pair stands for.
-/// Inputs are what term reads, and what comes next of them is fetched: of rows that follow one another the memory
-/// behind, in its order (in the order of strips it took up to a fifth longer), else the next strip, or at the end of
-/// the columns the next rows. kNarrow: rows follow one another and are no longer than a strip or some. kFetchesFar:
-/// much memory is fetched into the second cache, and in order; a long term has no need of it (measured: it took
-/// longer).
-template <bool kNarrow, bool kFetchesFar, std::size_t kStrip, class T, std::size_t kInputs, class TermOf, class Scaled>
+/// their columns, in strips of kColumnStrip vectors. Inputs are what term reads, and what comes next of them is
+/// fetched: of rows that follow one another the memory behind, in its order (in the order of strips it took up to a
+/// fifth longer), else the next strip, or at the end of the columns the next rows.
+///
+/// kNarrow: rows follow one another and are no longer than kNarrowColumns. Then the sums of kTogether rows are added to
+/// those of the next before they are widened, which is a third of the work else. (Where the columns are many, strips of
+/// so many rows are too far from the order of memory.) And nothing is fetched but the beginnings of pages: what is read
+/// in order memory foresees.
+/// kFetchesFar: much memory is fetched into the second cache, and in order; a long term has no need of it (measured: it
+/// took longer).
+template <bool kNarrow, bool kFetchesFar, class T, std::size_t kInputs, class TermOf>
 HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, const Block& block,
-                                  double* HWY_RESTRICT sum, double* HWY_RESTRICT product, const TermOf& term,
-                                  const Scaled& scaled) {
+                                  double* HWY_RESTRICT sum, double* HWY_RESTRICT product, const TermOf& term) {
+  constexpr std::size_t kRows = kNarrow ? 2 * kTogether : kTogether;
   constexpr std::size_t kLine = kLineBytes / sizeof(T), kPage = kPageBytes / sizeof(T), kFar = kFarBytes / sizeof(T);
   const std::size_t rows = block.rows, stride = block.stride, columns = block.columns;
-  // Of much memory that is read in order, in strips that are rows, more than one input is best left to what memory
-  // foresees, and the beginnings of pages: what is fetched is there.
-  const bool much = kFetchesFar && block.much;
-  const bool foreseen = kNarrow && kInputs > 1 && much && columns <= kStrip * hn::MaxLanes(Tag<T>());
-  const bool in_order = kNarrow || (kFetchesFar && (much || columns == stride));
-  const bool far = kNarrow ? much && !foreseen : in_order;
-  std::size_t near = foreseen ? 0 : (far ? kMuchNearBytes : kNearBytes) / kInputs / sizeof(T), near_column = 0;
-  // Of long rows at least those that are read side by side; what lies between two is left out.
-  if constexpr (!kNarrow) near = std::max(near / columns, kTogether) * stride;
-  for (std::size_t r = 0; r < rows; r += kTogether) {
-    const std::size_t end = std::min(r + kTogether, rows);
-    for (std::size_t at = r * stride + kFar; kNarrow && block.much && at < end * stride + kFar; at += kPage) {
+  const bool in_order = kFetchesFar && (block.much || columns == stride);
+  const bool by_pages = block.much && columns == stride && kInputs * columns <= kPanel;
+  // At least the rows that are read side by side; what lies between two is left out.
+  const std::size_t ahead = (in_order ? kMuchNearBytes : kNearBytes) / kInputs / sizeof(T);
+  std::size_t near = std::max(ahead / columns, kTogether) * stride, near_column = 0;
+  for (std::size_t r = 0; r < rows; r += kRows) {
+    const std::size_t end = std::min(r + kRows, rows);
+    for (std::size_t at = r * stride + kFar; by_pages && at < end * stride + kFar; at += kPage) {
       for (const std::size_t line : {at, at + kLine}) {
         Unroll<kInputs>([&](auto k) EQUINORM_INLINE { FetchFar(inputs[k] + line); });
       }
     }
-    ForEachStrip<kStrip>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t column) EQUINORM_INLINE {
+    ForEachStrip<kColumnStrip>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t column) EQUINORM_INLINE {
       using D = decltype(d);
       using Wide = Widened<D>;
       constexpr typename Wide::Wide d64;
       constexpr std::size_t kLanes = hn::MaxLanes(d), kWidth = vectors * kLanes;
       const std::size_t next = column + 2 * kWidth <= columns ? kWidth : kTogether * stride - column;
-      Pairs<D, vectors> pairs;
-      const auto add_rows = [&](const auto& fetch) EQUINORM_INLINE {
-        for (std::size_t row = r; row < end; ++row) {
-          const std::size_t fetched = in_order ? near : row * stride + column + next;
-          for (std::size_t i = 0; i < kWidth; i += kLine) {
-            Unroll<kInputs>([&](auto k) EQUINORM_INLINE { fetch(inputs[k] + fetched + i); });
-          }
-          near += kWidth;
+      const auto add_rows = [&](std::size_t first, std::size_t last, const auto& fetch) EQUINORM_INLINE {
+        Pairs<D, vectors> pairs;
+        for (std::size_t row = first; row < last; ++row) {
           if constexpr (!kNarrow) {
-            near_column += kWidth;
+            const std::size_t fetched = in_order ? near : row * stride + column + next;
+            for (std::size_t i = 0; i < kWidth; i += kLine) {
+              Unroll<kInputs>([&](auto k) EQUINORM_INLINE { fetch(inputs[k] + fetched + i); });
+            }
+            near += kWidth, near_column += kWidth;
             if (near_column >= columns) near += stride - columns, near_column = 0;
           }
           Unroll<vectors>([&](auto v) EQUINORM_INLINE { pairs.Add(v, term(d, row, column + v * kLanes)); });
         }
+        return pairs;
       };
-      if (vectors > 1 && far) {
-        add_rows([](const T* p) EQUINORM_INLINE { FetchFar(p); });
+      Pairs<D, vectors> pairs;
+      if constexpr (kNarrow) {
+        for (std::size_t first = r; first < end; first += kTogether) {
+          pairs.Add(add_rows(first, std::min(first + kTogether, end), 0));
+        }
+      } else if (vectors > 1 && in_order) {
+        pairs = add_rows(r, end, [](const T* p) EQUINORM_INLINE { FetchFar(p); });
       } else {
-        add_rows([](const T* p) EQUINORM_INLINE { hwy::Prefetch(p); });
+        pairs = add_rows(r, end, [](const T* p) EQUINORM_INLINE { hwy::Prefetch(p); });
       }
       Unroll<vectors>([&](auto v) EQUINORM_INLINE {
-        const Wide first(pairs.first[v]), second = scaled(d, column + v * kLanes, Wide(pairs.second[v]));
+        const Wide first(pairs.first[v]), second(pairs.second[v]);
         for (std::size_t part = 0; part < Wide::kParts; ++part) {
           const std::size_t at = column + v * kLanes + part * Wide::kLanes;
           hn::StoreU(hn::Add(hn::LoadU(d64, sum + at), first.parts[part]), d64, sum + at);
@@ -114,15 +122,14 @@ HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, c
   }
 }
 
-/// The same, with kNarrow if the rows of all inputs make up a panel at most; else in strips of kLong vectors.
-template <bool kFetchesFar, std::size_t kLong, class T, std::size_t kInputs, class TermOf, class Scaled>
+/// The same, with kNarrow where rows are.
+template <bool kFetchesFar, class T, std::size_t kInputs, class TermOf>
 HWY_INLINE void AccumulatePairs(const std::array<const T*, kInputs>& inputs, const Block& block,
-                                double* HWY_RESTRICT sum, double* HWY_RESTRICT product, const TermOf& term,
-                                const Scaled& scaled) {
-  if (block.columns == block.stride && kInputs * block.columns <= kPanel) {
-    AccumulatePairsOf<true, kFetchesFar, kColumnStrip>(inputs, block, sum, product, term, scaled);
+                                double* HWY_RESTRICT sum, double* HWY_RESTRICT product, const TermOf& term) {
+  if (block.columns == block.stride && block.columns <= kNarrowColumns) {
+    AccumulatePairsOf<true, kFetchesFar>(inputs, block, sum, product, term);
   } else {
-    AccumulatePairsOf<false, kFetchesFar, kLong>(inputs, block, sum, product, term, scaled);
+    AccumulatePairsOf<false, kFetchesFar>(inputs, block, sum, product, term);
   }
 }
 
@@ -264,14 +271,12 @@ HWY_INLINE void AccumulateShiftedMoments(const T* HWY_RESTRICT x, const Block& b
     }
     std::fill_n(sums, width, 0.0);
     std::fill_n(squares, width, 0.0);
-    AccumulatePairs<true, kLongStrip>(
-        std::array{panel}, {rows, stride, width, block.much}, sums, squares,
-        [&](auto d, std::size_t row, std::size_t column) EQUINORM_INLINE {
-          const auto difference =
-              hn::Sub(LoadElements(d, panel + row * stride + column), hn::LoadU(d, shifts + column));
-          return Pair<decltype(d)>{difference, difference, difference};
-        },
-        [](auto, std::size_t, auto product) EQUINORM_INLINE { return product; });
+    AccumulatePairs<true>(std::array{panel}, {rows, stride, width, block.much}, sums, squares,
+                          [&](auto d, std::size_t row, std::size_t column) EQUINORM_INLINE {
+                            const auto difference =
+                                hn::Sub(LoadElements(d, panel + row * stride + column), hn::LoadU(d, shifts + column));
+                            return Pair<decltype(d)>{difference, difference, difference};
+                          });
     const ColumnBlock<T> found(panel, rows, stride, count);
     ForEachStrip<1>(Tag<T>(), width, [&](auto d, auto, std::size_t column) HWY_ATTR {
       using Wide = Widened<decltype(d)>;
@@ -300,31 +305,39 @@ void AccumulateColumnMoments(const T* HWY_RESTRICT x, const Block& block, std::s
   }
 }
 
+/// Multiplies x ([columns]) by unit ([columns]), a power of two, or with kInverse by 1/unit: exactly.
+template <bool kInverse, class P>
+HWY_INLINE void ScaleColumns(const P* HWY_RESTRICT unit, std::size_t columns, double* HWY_RESTRICT x) {
+  ForEachStrip<1>(Tag<P>(), columns, [&](auto d, auto, std::size_t column) HWY_ATTR {
+    using Wide = Widened<decltype(d)>;
+    constexpr typename Wide::Wide d64;
+    const auto power = hn::LoadU(d, unit + column);
+    const Wide factor(kInverse ? PowerReciprocal(d, power) : power);
+    for (std::size_t part = 0; part < Wide::kParts; ++part) {
+      double* at = x + column + part * Wide::kLanes;
+      hn::StoreU(hn::Mul(hn::LoadU(d64, at), factor.parts[part]), d64, at);
+    }
+  });
+}
+
 /// Adds Σ g and Σ g·d to sum and dot ([columns]), where d = x − mean and g = gradient(tag, index, column, d) is what
 /// the activation let through; index counts elements from x. Products are of d·unit ([columns]), a power of two that
 /// brings d near 1: so they vanish only beside a g that is denormal itself. Inputs are x and what else gradient reads.
-/// kHeavy: gradient is long, as behind SiLU or GELU, and is written out fewer times.
+/// kHeavy: gradient is long, as behind SiLU or GELU.
 template <bool kHeavy, class T, std::size_t kInputs, class Gradient>
 HWY_INLINE void AccumulateColumnDots(const std::array<const T*, kInputs>& inputs, const Block& block,
                                      const Parameter<T>* HWY_RESTRICT mean, const Parameter<T>* HWY_RESTRICT unit,
                                      const Gradient& gradient, double* HWY_RESTRICT sum, double* HWY_RESTRICT dot) {
   const T* HWY_RESTRICT x = inputs[0];
   const std::size_t stride = block.stride;
-  AccumulatePairs<!kHeavy, kHeavy ? kColumnStrip : kLongStrip>(
-      inputs, block, sum, dot,
-      [&](auto d, std::size_t row, std::size_t column) EQUINORM_INLINE {
-        const std::size_t index = row * stride + column;
-        const auto difference = hn::Sub(LoadElements(d, x + index), hn::LoadU(d, mean + column));
-        const auto g = gradient(d, index, column, difference);
-        return Pair<decltype(d)>{g, g, hn::Mul(difference, hn::LoadU(d, unit + column))};
-      },
-      [&](auto d, std::size_t column, auto product) EQUINORM_INLINE {
-        const decltype(product) inverse(PowerReciprocal(d, hn::LoadU(d, unit + column)));
-        for (std::size_t part = 0; part < product.kParts; ++part) {
-          product.parts[part] = hn::Mul(product.parts[part], inverse.parts[part]);
-        }
-        return product;
-      });
+  ScaleColumns<false>(unit, block.columns, dot);
+  AccumulatePairs<!kHeavy>(inputs, block, sum, dot, [&](auto d, std::size_t row, std::size_t column) EQUINORM_INLINE {
+    const std::size_t index = row * stride + column;
+    const auto difference = hn::Sub(LoadElements(d, x + index), hn::LoadU(d, mean + column));
+    const auto g = gradient(d, index, column, difference);
+    return Pair<decltype(d)>{g, g, hn::Mul(difference, hn::LoadU(d, unit + column))};
+  });
+  ScaleColumns<true>(unit, block.columns, dot);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -206,6 +206,12 @@ struct Pairs {
     first[v] = hn::Add(first[v], pair.value);
     second[v] = MulAdd(D(), pair.a, pair.b, second[v]);
   }
+  HWY_INLINE void Add(const Pairs& pairs) {
+    for (std::size_t v = 0; v < kVectors; ++v) {
+      first[v] = hn::Add(first[v], pairs.first[v]);
+      second[v] = hn::Add(second[v], pairs.second[v]);
+    }
+  }
 
   hn::Vec<D> first[kVectors], second[kVectors];
 };

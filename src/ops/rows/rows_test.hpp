@@ -36,6 +36,7 @@ struct Expected {
 };
 
 using testing_tools::kUnit;
+using testing_tools::StatisticsRoundings;
 /// The step of denormals.
 template <class T>
 constexpr Real kStep = testing_tools::kTiny<T>;
@@ -174,7 +175,7 @@ struct Bounds {
 
   void check_forward(const std::string& what, double rarity = 2) const {
     const auto roundings =
-        testing_tools::StatisticsRoundings::of<T>(static_cast<double>(call.features) / 32 + 8, rarity);
+        StatisticsRoundings::of<T>(static_cast<double>(call.features) / 32 + 8, rarity, StatisticsRoundings::kOfEight);
     const auto of_mean = static_cast<Real>(roundings.mean), of_variance = static_cast<Real>(roundings.variance);
     for (std::size_t r = 0; r < call.rows; ++r) {
       const Real sigma = std::sqrt(want.variance[r]);

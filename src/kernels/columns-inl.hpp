@@ -28,12 +28,16 @@ inline constexpr std::size_t kTileOfOne = 8192, kTileOfTwo = 2048, kStreamedHalv
 inline constexpr std::size_t kLeastTileRows = 4;
 /// The longest rows whose coefficients stay in the first cache beside what they are applied to.
 inline constexpr std::size_t kMostAlong = 1024;
+/// Rows a multiple of this apart (bytes) meet at the same places of their pages: loads of one then seem to wait for
+/// stores of another (measured: strips down rows of 1024 floats took up to half as long again, if both tensors began
+/// alike, as large ones do).
+inline constexpr std::size_t kMeeting = 2048;
 
 /// Calls strip(d, vectors, column, begin, end) for tiles of some rows, begin … end − 1, strip by strip: the
 /// coefficients of a strip stay in registers. An output around the caches is written along single rows, unless a strip
 /// is one, or coefficients are too many: memory is read and written faster in its order (by a third, measured) than
-/// coefficients are loaded. Strips narrower than a line never go down rows then: only whole lines are written at full
-/// speed.
+/// coefficients are loaded. So are rows that would meet. Strips narrower than a line never go down rows around the
+/// caches: only whole lines are written at full speed.
 template <class T, std::size_t kElements, class Strip>
 HWY_INLINE void ForEachTile(const Block& block, bool stream, const Strip& strip) {
   constexpr std::size_t kStrip = kElementwiseColumns<T>;
@@ -42,7 +46,8 @@ HWY_INLINE void ForEachTile(const Block& block, bool stream, const Strip& strip)
   const std::size_t rows = std::clamp<std::size_t>(elements / block.columns, kLeastTileRows, 64);
   const bool in_order =
       !kByPairs<T> && block.columns == block.stride && block.columns > kStrip && block.columns <= kMostAlong;
-  const std::size_t tile = stream && (in_order || !kWholeLines) ? 1 : rows;
+  const bool meet = block.stride * sizeof(T) % kMeeting == 0;
+  const std::size_t tile = (in_order && (stream || meet)) || (stream && !kWholeLines) ? 1 : rows;
   for (std::size_t r = 0; r < block.rows; r += tile) {
     const std::size_t end = std::min(r + tile, block.rows);
     ForEachStrip<kElementwiseStrip>(

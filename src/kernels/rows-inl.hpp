@@ -430,7 +430,8 @@ HWY_NOINLINE void SumRow(const RowBackward<T>& n, std::size_t r, RowCoefficients
 }
 
 /// dx of `count` columns from `column` on, of the rows first … last − 1, whose coefficients are k[0] …, and their sums
-/// over these rows, which stay in registers.
+/// over these rows, which stay in registers: of kTogether rows, and of up to four such sums, in float, as a widening
+/// costs more than the rest.
 template <bool kCentered, bool kGate, bool kMuch, std::size_t kVectors, class T>
 HWY_INLINE void GradientStrip(const RowBackward<T>& n, const RowAffine<T>& affine, const RowCoefficients<T>* k,
                               std::size_t first, std::size_t last, std::size_t column, std::size_t count,
@@ -444,25 +445,10 @@ HWY_INLINE void GradientStrip(const RowBackward<T>& n, const RowAffine<T>& affin
   const Rows<const T> xs = n.x, dys = n.dy, dsums = n.dsum;
   const Rows<T> dxs = n.dx;
   hn::Vec<D> gamma[kVectors];
-  PairSums<D, kVectors> sums;
-  /// Calls body(vector, part, index of its first column, how many columns) for what there is of the strip.
-  const auto each_part = [&](const auto& body) EQUINORM_INLINE {
-    Unroll<kVectors>([&](auto v) EQUINORM_INLINE {
-      Unroll<Wide::kParts>([&](auto part) EQUINORM_INLINE {
-        constexpr std::size_t kOffset = v * kLanes + part * Wide::kLanes;
-        if (kOffset < count) body(v, part, column + kOffset, std::min(count - kOffset, Wide::kLanes));
-      });
-    });
-  };
+  Pairs<D, kVectors> sums;
   Unroll<kVectors>([&](auto v) EQUINORM_INLINE {
     gamma[v] = LoadCount(d, affine.gamma.at(column + v * kLanes), std::min(count, kLanes));
   });
-  if (dgamma != nullptr) {
-    each_part([&](auto v, auto part, std::size_t at, std::size_t lanes) EQUINORM_INLINE {
-      sums.second[v][part] = LoadCount(d64, dgamma + at, lanes);
-      sums.first[v][part] = LoadCount(d64, dbeta + at, lanes);
-    });
-  }
   for (std::size_t begin = first; begin < last; begin += kTogether) {
     Pairs<D, kVectors> pairs;
     for (std::size_t r = begin; r < std::min(begin + kTogether, last); ++r) {
@@ -506,12 +492,20 @@ HWY_INLINE void GradientStrip(const RowBackward<T>& n, const RowAffine<T>& affin
     }
     sums.Add(pairs);
   }
-  if (dgamma != nullptr) {
-    each_part([&](auto v, auto part, std::size_t at, std::size_t lanes) EQUINORM_INLINE {
-      StoreCount<false>(sums.second[v][part], d64, dgamma + at, lanes);
-      StoreCount<false>(sums.first[v][part], d64, dbeta + at, lanes);
+  if (dgamma == nullptr) return;
+  Unroll<kVectors>([&](auto v) EQUINORM_INLINE {
+    const Wide g(sums.first[v]), dot(sums.second[v]);
+    Unroll<Wide::kParts>([&](auto part) EQUINORM_INLINE {
+      constexpr std::size_t kOffset = v * kLanes + part * Wide::kLanes;
+      if (kOffset >= count) return;
+      const std::size_t lanes = std::min(count - kOffset, Wide::kLanes);
+      const auto add = [&](hn::Vec<D64> value, double* to) EQUINORM_INLINE {
+        StoreCount<false>(hn::Add(LoadCount(d64, to, lanes), value), d64, to, lanes);
+      };
+      add(g.parts[part], dbeta + column + kOffset);
+      add(dot.parts[part], dgamma + column + kOffset);
     });
-  }
+  });
 }
 
 /// Vectors side by side in a strip: their sums fill the registers that there are.

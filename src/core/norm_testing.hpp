@@ -63,8 +63,8 @@ inline constexpr double kTiny = std::is_same_v<T, double>     ? 0x1p-1074
 
 /// How many roundings a sum of `terms` may add up to, relative to the sum of their magnitudes (Higham, "Accuracy and
 /// stability of numerical algorithms", 2nd ed., eq. 4.4): of doubles one a term, whatever the order. Of floats eight
-/// are added as such, or two such eights, and these sums in double: to the rounding of each term come up to eight, of
-/// random sign and small beside those of the elementwise passes (Higham & Mary 2019, doi:10.1137/18M1226312).
+/// are added as such, of some up to four such sums, and these in double: to the rounding of each term come up to ten,
+/// of random sign and small beside those of the elementwise passes (Higham & Mary 2019, doi:10.1137/18M1226312).
 /// StatisticsRoundings counts the worst.
 template <class T>
 double roundings_of_sum(double terms) {
@@ -72,7 +72,7 @@ double roundings_of_sum(double terms) {
 }
 
 /// The most that statistics may be off by, in roundings of σ and of σ². They come from sums about a shift K: d = x − K
-/// has one rounding, d² two of d's and its own, and a sum of eight floats seven, of two such sums eight (of n doubles
+/// has one rounding, d² two of d's and its own, and a sum of eight floats seven, of four such sums ten (of n doubles
 /// n). All that is relative to E|d| ≤ √E d² and to E d² = σ² + (K − μ)². K is the mean of some of the values: one of
 /// `rarity` of them, and then (K − μ)² ≤ (rarity − 1)·σ² whatever the values (Cauchy and Schwarz); of values without
 /// outliers K is within σ of μ.
@@ -81,10 +81,10 @@ struct StatisticsRoundings {
   static constexpr double kRarest = 64;  ///< of blocks of up to 512 rows 8 at least, of segments the first 64th
   static double rarity(const cases::ValueCase& value) { return value.outlier == 0 ? kNoOutlier : kRarest; }
 
-  static constexpr double kOfEight = 7, kOfSixteen = 8;  ///< of a sum of so many floats
+  static constexpr double kOfEight = 7, kOfThirtyTwo = 10;  ///< of a sum of so many floats
 
   template <class T>
-  static StatisticsRoundings of(double terms, double rarity = kNoOutlier, double of_floats = kOfSixteen) {
+  static StatisticsRoundings of(double terms, double rarity = kNoOutlier, double of_floats = kOfThirtyTwo) {
     const double sums = std::is_same_v<T, double> ? terms : of_floats;
     return {(sums + 1) * std::sqrt(rarity), (sums + 3) * rarity};
   }

@@ -29,7 +29,7 @@ using kernels::RowForward;
 using kernels::RowNorm;
 using kernels::Rows;
 
-inline constexpr std::size_t kMaxBlockRows = 32;
+inline constexpr std::size_t kMaxBlockRows = kSumsTogether * kTogether;
 
 /// Rows of a block of backward: few enough to stay in the second cache, many enough that a strip's sums are seldom
 /// stored.
@@ -430,8 +430,8 @@ HWY_NOINLINE void SumRow(const RowBackward<T>& n, std::size_t r, RowCoefficients
 }
 
 /// dx of `count` columns from `column` on, of the rows first … last − 1, whose coefficients are k[0] …, and their sums
-/// over these rows, which stay in registers: of kTogether rows, and of up to four such sums, in float, as a widening
-/// costs more than the rest.
+/// over these rows, which stay in registers: of kTogether rows, and of all such sums, in float, as a widening costs
+/// more than the rest.
 template <bool kCentered, bool kGate, bool kMuch, std::size_t kVectors, class T>
 HWY_INLINE void GradientStrip(const RowBackward<T>& n, const RowAffine<T>& affine, const RowCoefficients<T>* k,
                               std::size_t first, std::size_t last, std::size_t column, std::size_t count,

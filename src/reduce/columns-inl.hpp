@@ -56,16 +56,15 @@ inline constexpr std::size_t kFarBytes = 32 << 10, kPageBytes = 4 << 10, kLineBy
 /// fetched: of rows that follow one another the memory behind, in its order (in the order of strips it took up to a
 /// fifth longer), else the next strip, or at the end of the columns the next rows.
 ///
-/// kNarrow: rows follow one another and are no longer than kNarrowColumns. Then the sums of kTogether rows are added to
-/// those of the next before they are widened, which is a third of the work else. (Where the columns are many, strips of
-/// so many rows are too far from the order of memory.) And nothing is fetched but the beginnings of pages: what is read
-/// in order memory foresees.
-/// kFetchesFar: much memory is fetched into the second cache, and in order; a long term has no need of it (measured: it
-/// took longer).
+/// kNarrow: rows follow one another and are no longer than kNarrowColumns. Then kSumsTogether sums of kTogether rows
+/// are added before they are widened, which is a third of the work else. (Where the columns are many, strips of so many
+/// rows are too far from the order of memory.) And nothing is fetched but the beginnings of pages: what is read in
+/// order memory foresees. kFetchesFar: much memory is fetched into the second cache, and in order; a long term has no
+/// need of it (measured: it took longer).
 template <bool kNarrow, bool kFetchesFar, class T, std::size_t kInputs, class TermOf>
 HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, const Block& block,
                                   double* HWY_RESTRICT sum, double* HWY_RESTRICT product, const TermOf& term) {
-  constexpr std::size_t kRows = kNarrow ? 2 * kTogether : kTogether;
+  constexpr std::size_t kRows = kNarrow ? kSumsTogether * kTogether : kTogether;
   constexpr std::size_t kLine = kLineBytes / sizeof(T), kPage = kPageBytes / sizeof(T), kFar = kFarBytes / sizeof(T);
   const std::size_t rows = block.rows, stride = block.stride, columns = block.columns;
   const bool in_order = kFetchesFar && (block.much || columns == stride);

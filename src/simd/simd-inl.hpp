@@ -185,6 +185,8 @@ HWY_INLINE hn::Vec<D> NegMulAdd(D d, hn::Vec<D> a, hn::Vec<D> b, hn::Vec<D> c) {
 
 /// How many values are added before they are widened: a widening costs as much as three additions.
 inline constexpr std::size_t kTogether = 8;
+/// How many sums of so many are added before they are widened, where registers hold them.
+inline constexpr std::size_t kSumsTogether = 4;
 
 /// A value and a product, a·b, that are summed side by side.
 template <class D>

@@ -29,6 +29,7 @@ inline const std::vector<ShapeCase>& shapes() {
       {{1100, 60}, last, "60 channels folded to 960 columns"},
       {{4200, 65}, last, "65 channels folded to whole lines, not to strips"},
       {{9000, 64}, last, "more than one chunk of rows"},
+      {{37, 1024}, last, "rows that meet at the same places of their pages"},
       {{150, 2048}, last, "wide rows, more than one chunk"},
       {{40, 9001}, last, "wider than what is folded"},
       {{3, 5, 7, 20}, last, "rank 4"},

@@ -125,8 +125,8 @@ TYPED_TEST(BatchNormTypes, OutputsAroundTheCachesHaveTheSameBits) {
       {{all / 64 + 1, 64}, last, "a strip"},
       {{all / 65 + 1, 65}, last, "folded, with a tail"},
       {{all / 256 + 1, 256}, last, "rows of some strips"},
-      {{2 * all / 640 + 1, 640}, last, "rows of more than a panel, more of them than the caches hold"},
-      {{all / 2048 + 1, 2048}, last, "wide rows"},
+      {{2 * all / 640 + 1, 640}, last, "the same, more of them than the caches hold"},
+      {{2 * all / 2048 + 1, 2048}, last, "rows of two panels, more of them than the caches hold"},
       {{all / 6 / 32 / 32 + 1, 6, 32, 32}, first, "planes"},
       {{all / 48 / 7 / 7 + 1, 48, 7, 7}, first, "planes taken as columns"},
   };

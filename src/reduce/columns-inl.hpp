@@ -85,7 +85,8 @@ HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, c
       constexpr typename Wide::Wide d64;
       constexpr std::size_t kLanes = hn::MaxLanes(d), kWidth = vectors * kLanes;
       const std::size_t next = column + 2 * kWidth <= columns ? kWidth : kTogether * stride - column;
-      const auto add_rows = [&](std::size_t first, std::size_t last, const auto& fetch) EQUINORM_INLINE {
+      const auto add_rows = [&](std::size_t first, std::size_t last,
+                                [[maybe_unused]] const auto& fetch) EQUINORM_INLINE {
         Pairs<D, vectors> pairs;
         for (std::size_t row = first; row < last; ++row) {
           if constexpr (!kNarrow) {
@@ -103,7 +104,7 @@ HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, c
       Pairs<D, vectors> pairs;
       if constexpr (kNarrow) {
         for (std::size_t first = r; first < end; first += kTogether) {
-          pairs.Add(add_rows(first, std::min(first + kTogether, end), 0));
+          pairs.Add(add_rows(first, std::min(first + kTogether, end), 0));  // 0: fetches nothing
         }
       } else if (vectors > 1 && in_order) {
         pairs = add_rows(r, end, [](const T* p) EQUINORM_INLINE { FetchFar(p); });

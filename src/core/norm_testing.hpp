@@ -78,7 +78,7 @@ double roundings_of_sum(double terms) {
 /// outliers K is within σ of μ.
 struct StatisticsRoundings {
   static constexpr double kNoOutlier = 2;
-  static constexpr double kRarest = 64;  ///< of blocks of up to 512 rows 8 at least, of segments the first 64th
+  static constexpr double kRarest = 64;  ///< of the first 128 rows 8, of segments the first 64th
   static double rarity(const cases::ValueCase& value) { return value.outlier == 0 ? kNoOutlier : kRarest; }
 
   static constexpr double kOfEight = 7, kOfThirtyTwo = 10;  ///< of a sum of so many floats

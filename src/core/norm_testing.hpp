@@ -63,28 +63,28 @@ inline constexpr double kTiny = std::is_same_v<T, double>     ? 0x1p-1074
 
 /// How many roundings a sum of `terms` may add up to, relative to the sum of their magnitudes (Higham, "Accuracy and
 /// stability of numerical algorithms", 2nd ed., eq. 4.4): of doubles one a term, whatever the order. Of floats eight
-/// are added as such, of some up to four such sums, and these in double: to the rounding of each term come up to ten,
-/// of random sign and small beside those of the elementwise passes (Higham & Mary 2019, doi:10.1137/18M1226312).
-/// StatisticsRoundings counts the worst.
+/// are added as such, of some up to four such sums and four of those, and these in double: to the rounding of each term
+/// come up to thirteen, of random sign and small beside those of the elementwise passes (Higham & Mary 2019,
+/// doi:10.1137/18M1226312). StatisticsRoundings counts the worst.
 template <class T>
 double roundings_of_sum(double terms) {
   return std::is_same_v<T, double> ? terms + 1 : 1;
 }
 
 /// The most that statistics may be off by, in roundings of σ and of σ². They come from sums about a shift K: d = x − K
-/// has one rounding, d² two of d's and its own, and a sum of eight floats seven, of four such sums ten (of n doubles
-/// n). All that is relative to E|d| ≤ √E d² and to E d² = σ² + (K − μ)². K is the mean of some of the values: one of
-/// `rarity` of them, and then (K − μ)² ≤ (rarity − 1)·σ² whatever the values (Cauchy and Schwarz); of values without
-/// outliers K is within σ of μ.
+/// has one rounding, d² two of d's and its own, and a sum of eight floats seven, of four such sums ten, of four of
+/// those thirteen (of n doubles n). All that is relative to E|d| ≤ √E d² and to E d² = σ² + (K − μ)². K is the mean of
+/// some of the values: one of `rarity` of them, and then (K − μ)² ≤ (rarity − 1)·σ² whatever the values (Cauchy and
+/// Schwarz); of values without outliers K is within σ of μ.
 struct StatisticsRoundings {
   static constexpr double kNoOutlier = 2;
-  static constexpr double kRarest = 64;  ///< of the first 128 rows 8, of segments the first 64th
+  static constexpr double kRarest = 64;  ///< of planes the first 64th is sampled at least; of columns (K − μ)² ≤ 3σ²
   static double rarity(const cases::ValueCase& value) { return value.outlier == 0 ? kNoOutlier : kRarest; }
 
-  static constexpr double kOfEight = 7, kOfThirtyTwo = 10;  ///< of a sum of so many floats
+  static constexpr double kOfEight = 7, kOfMany = 13;  ///< of a sum of floats: of eight, and the most of any
 
   template <class T>
-  static StatisticsRoundings of(double terms, double rarity = kNoOutlier, double of_floats = kOfThirtyTwo) {
+  static StatisticsRoundings of(double terms, double rarity = kNoOutlier, double of_floats = kOfMany) {
     const double sums = std::is_same_v<T, double> ? terms : of_floats;
     return {(sums + 1) * std::sqrt(rarity), (sums + 3) * rarity};
   }

@@ -21,11 +21,8 @@ struct ColumnPlan {
     width = fold * channels;
     rows = values / fold;
     tail = values % fold * channels;
-    block_rows = std::clamp<std::size_t>(kBlockFloats / width, 128, 512);
-    blocks = (rows + block_rows - 1) / block_rows;
-    const std::size_t blocks_of_a_chunk =
-        std::max({kChunkFloats / (block_rows * width), (blocks + kMaxChunks - 1) / kMaxChunks, std::size_t{1}});
-    chunk_rows = blocks_of_a_chunk * block_rows;
+    const std::size_t least = std::max({kChunkFloats / width, (rows + kMaxChunks - 1) / kMaxChunks, std::size_t{1}});
+    chunk_rows = (least + kSumRows - 1) / kSumRows * kSumRows;
     chunks = (rows + chunk_rows - 1) / chunk_rows;
   }
   std::size_t rows_of_chunk(std::size_t chunk) const { return std::min(rows - chunk * chunk_rows, chunk_rows); }
@@ -34,11 +31,11 @@ struct ColumnPlan {
   static constexpr std::size_t kStrip = 4 * kLine;        // what the kernels take side by side
   static constexpr std::size_t kWide = 2048;              // columns: more are slow
   static constexpr std::size_t kMaxFoldedWidth = 8192;    // coefficients of a folded row stay in the first caches
-  static constexpr std::size_t kBlockFloats = 128 << 10;  // nothing is read twice: the fewer blocks the better
   static constexpr std::size_t kChunkFloats = 256 << 10;  // 1 MiB: partial results are small beside it
   static constexpr std::size_t kMaxChunks = 32;
+  static constexpr std::size_t kSumRows = 128;  // whose sums the kernels widen at once
 
-  std::size_t fold = 1, width, rows, tail, block_rows, blocks, chunk_rows, chunks;
+  std::size_t fold = 1, width, rows, tail, chunk_rows, chunks;
 };
 
 /// From this size on (bytes) an output is written around the caches: it would push out what is still to be read. Alone
@@ -50,6 +47,12 @@ inline constexpr std::size_t kStreamBytes = 8 << 20;
 template <class T>
 bool is_much(std::size_t elements) {
   return elements * sizeof(T) >= 2 * kStreamBytes;
+}
+
+/// Whether elements are so few that what one pass has read is in the caches for the next.
+template <class T>
+bool is_cached(std::size_t elements) {
+  return elements * sizeof(T) <= kStreamBytes;
 }
 
 /// Whether an output of `elements` is to be written so; pieces of it begin at multiples of `stride`.

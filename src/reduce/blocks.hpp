@@ -8,7 +8,8 @@ namespace equinorm {
 /// Columns: a matrix [rows, columns], rows `stride` elements apart.
 struct Block {
   std::size_t rows, stride, columns;
-  bool much = false;  ///< more is to come behind it than the caches hold
+  bool much = false;    ///< more is to come behind it than the caches hold
+  bool cached = false;  ///< the caches hold all of it; sums may be rounded otherwise then: only the shape may say so
 };
 
 /// Segments: `samples` of them for each of `channels` ≤ kMaxPlaneChannels channels, `length` elements each. Samples are

@@ -51,20 +51,20 @@ inline constexpr std::size_t kNearBytes = 8 << 10, kMuchNearBytes = 24 << 10;
 /// inputs, that brought in more than an order that it foresees (measured).
 inline constexpr std::size_t kFarBytes = 32 << 10, kPageBytes = 4 << 10, kLineBytes = 64, kMostByPages = 512;
 
-/// Adds the pairs term(tag, row, column) of a matrix to sum and product ([columns]), kTogether rows at a time along
-/// their columns, in strips of kColumnStrip vectors. Inputs are what term reads, and what comes next of them is
-/// fetched: of rows that follow one another the memory behind, in its order (in the order of strips it took up to a
-/// fifth longer), else the next strip, or at the end of the columns the next rows.
+/// Adds the pairs term(tag, row, column) of a matrix of up to kPanel columns to sum and product ([columns]), kTogether
+/// rows at a time along their columns, in strips of kColumnStrip vectors. Inputs are what term reads, and what comes
+/// next of them is fetched: of rows that follow one another the memory behind, in its order (in the order of strips it
+/// took up to a fifth longer), else the next strip, or at the end of the columns the next rows.
 ///
-/// kNarrow: rows follow one another and are no longer than kNarrowColumns. Then kSumsTogether sums of kTogether rows
-/// are added before they are widened, which is a third of the work else. (Where the columns are many, strips of so many
-/// rows are too far from the order of memory.) And nothing is fetched but the beginnings of pages: what is read in
-/// order memory foresees. kFetchesFar: much memory is fetched into the second cache, and in order; a long term has no
-/// need of it (measured: it took longer).
-template <bool kNarrow, bool kFetchesFar, class T, std::size_t kInputs, class TermOf>
+/// Of kTogether rows the sums of a strip wait as floats, in memory, until there are kSumsTogether of them, and then are
+/// widened: widening all would take as long as the rest. kDeep: strips go down more rows, and sums wait in registers;
+/// then kSumsTogether of those, too, are added before they are widened. And nothing is fetched but the beginnings of
+/// pages: what is read in order memory foresees, and in the caches a fetch costs more than it brings. kFetchesFar: much
+/// memory is fetched into the second cache, and in order; a long term has no need of it (measured: it took longer).
+template <bool kDeep, bool kFetchesFar, class T, std::size_t kInputs, class TermOf>
 HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, const Block& block,
                                   double* HWY_RESTRICT sum, double* HWY_RESTRICT product, const TermOf& term) {
-  constexpr std::size_t kRows = kNarrow ? kSumsTogether * kTogether : kTogether;
+  constexpr std::size_t kSumRows = kSumsTogether * kTogether, kRows = kDeep ? kSumsTogether * kSumRows : kTogether;
   constexpr std::size_t kLine = kLineBytes / sizeof(T), kPage = kPageBytes / sizeof(T), kFar = kFarBytes / sizeof(T);
   const std::size_t rows = block.rows, stride = block.stride, columns = block.columns;
   const bool in_order = kFetchesFar && (block.much || columns == stride);
@@ -72,8 +72,9 @@ HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, c
   // At least the rows that are read side by side; what lies between two is left out.
   const std::size_t ahead = (in_order ? kMuchNearBytes : kNearBytes) / kInputs / sizeof(T);
   std::size_t near = std::max(ahead / columns, kTogether) * stride, near_column = 0;
+  HWY_ALIGN Parameter<T> firsts[kDeep ? 1 : kPanel], seconds[kDeep ? 1 : kPanel];  // the sums that wait
   for (std::size_t r = 0; r < rows; r += kRows) {
-    const std::size_t end = std::min(r + kRows, rows);
+    const std::size_t end = std::min(r + kRows, rows), waiting = r % kSumRows / kTogether;
     for (std::size_t at = r * stride + kFar; by_pages && at < end * stride + kFar; at += kPage) {
       for (const std::size_t line : {at, at + kLine}) {
         Unroll<kInputs>([&](auto k) EQUINORM_INLINE { FetchFar(inputs[k] + line); });
@@ -89,7 +90,7 @@ HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, c
                                 [[maybe_unused]] const auto& fetch) EQUINORM_INLINE {
         Pairs<D, vectors> pairs;
         for (std::size_t row = first; row < last; ++row) {
-          if constexpr (!kNarrow) {
+          if constexpr (!kDeep) {
             const std::size_t fetched = in_order ? near : row * stride + column + next;
             for (std::size_t i = 0; i < kWidth; i += kLine) {
               Unroll<kInputs>([&](auto k) EQUINORM_INLINE { fetch(inputs[k] + fetched + i); });
@@ -102,14 +103,34 @@ HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, c
         return pairs;
       };
       Pairs<D, vectors> pairs;
-      if constexpr (kNarrow) {
-        for (std::size_t first = r; first < end; first += kTogether) {
-          pairs.Add(add_rows(first, std::min(first + kTogether, end), 0));  // 0: fetches nothing
+      if constexpr (kDeep) {
+        for (std::size_t begin = r; begin < end; begin += kSumRows) {
+          const std::size_t sum_end = std::min(begin + kSumRows, end);
+          Pairs<D, vectors> sums;
+          for (std::size_t first = begin; first < sum_end; first += kTogether) {
+            sums.Add(add_rows(first, std::min(first + kTogether, sum_end), 0));  // 0: fetches nothing
+          }
+          pairs.Add(sums);
         }
-      } else if (vectors > 1 && in_order) {
-        pairs = add_rows(r, end, [](const T* p) EQUINORM_INLINE { FetchFar(p); });
       } else {
-        pairs = add_rows(r, end, [](const T* p) EQUINORM_INLINE { hwy::Prefetch(p); });
+        if (vectors > 1 && in_order) {
+          pairs = add_rows(r, end, [](const T* p) EQUINORM_INLINE { FetchFar(p); });
+        } else {
+          pairs = add_rows(r, end, [](const T* p) EQUINORM_INLINE { hwy::Prefetch(p); });
+        }
+        if (waiting > 0) {
+          Unroll<vectors>([&](auto v) EQUINORM_INLINE {
+            pairs.first[v] = hn::Add(pairs.first[v], hn::LoadU(d, firsts + column + v * kLanes));
+            pairs.second[v] = hn::Add(pairs.second[v], hn::LoadU(d, seconds + column + v * kLanes));
+          });
+        }
+        if (waiting + 1 < kSumsTogether && end < rows) {
+          Unroll<vectors>([&](auto v) EQUINORM_INLINE {
+            hn::StoreU(pairs.first[v], d, firsts + column + v * kLanes);
+            hn::StoreU(pairs.second[v], d, seconds + column + v * kLanes);
+          });
+          return;
+        }
       }
       Unroll<vectors>([&](auto v) EQUINORM_INLINE {
         const Wide first(pairs.first[v]), second(pairs.second[v]);
@@ -123,11 +144,14 @@ HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, c
   }
 }
 
-/// The same, with kNarrow where rows are.
-template <bool kFetchesFar, class T, std::size_t kInputs, class TermOf>
+/// The same, deep where rows are narrow, or with kDeepInCaches where the caches hold the block: down many wide rows is
+/// far from the order of memory (measured: up to 40 % more time where that is the limit; of two inputs in the caches up
+/// to 16 %).
+template <bool kFetchesFar, bool kDeepInCaches, class T, std::size_t kInputs, class TermOf>
 HWY_INLINE void AccumulatePairs(const std::array<const T*, kInputs>& inputs, const Block& block,
                                 double* HWY_RESTRICT sum, double* HWY_RESTRICT product, const TermOf& term) {
-  if (block.columns == block.stride && block.columns <= kNarrowColumns) {
+  const bool narrow = block.columns == block.stride && block.columns <= kNarrowColumns;
+  if (narrow || (kDeepInCaches && block.cached)) {
     AccumulatePairsOf<true, kFetchesFar>(inputs, block, sum, product, term);
   } else {
     AccumulatePairsOf<false, kFetchesFar>(inputs, block, sum, product, term);
@@ -233,20 +257,65 @@ struct ColumnBlock {
   double inverse, mean_weight, m2_weight;
 };
 
-/// The first rows whose moments are taken without a mean from before.
-inline constexpr std::size_t kFirstRows = 128;
+/// Σd² of a column may be at most so many times its M2.
+inline constexpr double kMostShifted = 4;
 
-/// Takes the moments of a block that is kFirstRows long at most or has as many rows before it.
-///
-/// K, from which differences are taken, is in the first case the mean of every SampleStep-th row. That is within a few
-/// σ of the block for all but a few values, whatever the values are: an outlier of size A among the s samples moves K
-/// by A/s, and σ by A/√rows at least. In the second it is the mean of the rows before: nothing is read twice. It may be
-/// far from the mean μ of this block of n rows, but no farther than all these rows differ: what the merge adds to their
-/// M2, (μ − K)²·n·count/(n + count), is at least half of the n·(μ − K)² by which Σd² exceeds the block's own M2. So Σd²
-/// over such blocks is at most twice M2.
+/// Brings the shifts of those columns near their mean that are too far from it; says whether there are any.
+template <class P>
+HWY_INLINE bool MoveShifts(std::size_t rows, std::size_t columns, const double* HWY_RESTRICT sums,
+                           const double* HWY_RESTRICT squares, P* HWY_RESTRICT shifts) {
+  const double inverse = 1.0 / static_cast<double>(rows);
+  constexpr double kMost = 1 - 1 / kMostShifted;  // (Σd)²/n, which is n(K − μ)², of Σd²
+  bool any = false;
+  ForEachStrip<1>(F64(), columns, [&](auto d64, auto, std::size_t column) HWY_ATTR {
+    const auto sum = hn::LoadU(d64, sums + column);
+    const auto offset = hn::Mul(sum, hn::Set(d64, inverse));
+    const auto most = hn::Mul(hn::LoadU(d64, squares + column), hn::Set(d64, kMost));
+    if (hn::AllFalse(d64, hn::Gt(hn::Mul(sum, offset), most))) [[likely]]
+      return;
+    for (std::size_t i = column; i < column + hn::Lanes(d64); ++i) {
+      if (sums[i] * (sums[i] * inverse) > squares[i] * kMost) {
+        const double mean = static_cast<double>(shifts[i]) + sums[i] * inverse;
+        any = any || static_cast<P>(mean) != shifts[i];
+        shifts[i] = static_cast<P>(mean);
+      }
+    }
+  });
+  return any;
+}
+
+/// Σd and Σd² ([columns]) of d = x − shift.
 template <class T>
-HWY_INLINE void AccumulateShiftedMoments(const T* HWY_RESTRICT x, const Block& block, std::size_t count,
-                                         double* HWY_RESTRICT mean, double* HWY_RESTRICT m2) {
+HWY_INLINE void DifferenceSums(const T* HWY_RESTRICT x, Block block, const Parameter<T>* HWY_RESTRICT shifts,
+                               double* HWY_RESTRICT sums, double* HWY_RESTRICT squares) {
+  std::fill_n(sums, block.columns, 0.0);
+  std::fill_n(squares, block.columns, 0.0);
+  AccumulatePairs<true, true>(
+      std::array{x}, block, sums, squares, [=](auto d, std::size_t row, std::size_t column) EQUINORM_INLINE {
+        const auto difference =
+            hn::Sub(LoadElements(d, x + row * block.stride + column), hn::LoadU(d, shifts + column));
+        return Pair<decltype(d)>{difference, difference, difference};
+      });
+}
+
+/// The same out of line, where it is rare.
+template <class T>
+HWY_NOINLINE void DifferenceSumsAgain(const T* HWY_RESTRICT x, Block block, const Parameter<T>* HWY_RESTRICT shifts,
+                                      double* HWY_RESTRICT sums, double* HWY_RESTRICT squares) {
+  DifferenceSums(x, block, shifts, sums, squares);
+}
+
+/// Takes the moments of x, a block of at least a row, into mean and m2 ([columns]), which hold those of `count` rows
+/// before: sums of differences d from a shift K near the mean. A difference is exact where the mean is large
+/// (Sterbenz's lemma), else rounded relative to its size.
+///
+/// K is the mean of every SampleStep-th row. That is near enough for all but a few values: an outlier of size A among
+/// s samples moves K by A/s, and σ by A/√rows at least. Where it was not, which the sums tell, they are taken again
+/// from the mean that they gave: so Σd² is at most kMostShifted times M2, whatever the values, or K within a rounding
+/// of the mean.
+template <class T>
+void AccumulateColumnMoments(const T* HWY_RESTRICT x, const Block& block, std::size_t count, double* HWY_RESTRICT mean,
+                             double* HWY_RESTRICT m2) {
   using P = Parameter<T>;
   HWY_ALIGN P shifts[kPanel];
   HWY_ALIGN double sums[kPanel], squares[kPanel];
@@ -256,28 +325,20 @@ HWY_INLINE void AccumulateShiftedMoments(const T* HWY_RESTRICT x, const Block& b
   for (std::size_t first = 0; first < block.columns; first += kPanel) {
     const std::size_t width = std::min(block.columns - first, kPanel);
     const T* panel = x + first;
-    if (count >= rows) {
-      for (std::size_t i = 0; i < width; ++i) shifts[i] = static_cast<P>(mean[first + i]);
-    } else {
-      ForEachStrip<kColumnStrip>(Tag<T>(), width, [&](auto d, auto vectors, std::size_t column) EQUINORM_INLINE {
-        Unroll<vectors>([&](auto v) EQUINORM_INLINE {
-          const std::size_t at = column + v * hn::MaxLanes(d);
-          auto shift = hn::Zero(d);
-          for (std::size_t r = 0; r < rows; r += sample) {
-            shift = hn::Add(shift, LoadElements(d, panel + r * stride + at));
-          }
-          hn::StoreU(hn::Mul(shift, hn::Set(d, weight)), d, shifts + at);
-        });
+    ForEachStrip<kColumnStrip>(Tag<T>(), width, [&](auto d, auto vectors, std::size_t column) EQUINORM_INLINE {
+      Unroll<vectors>([&](auto v) EQUINORM_INLINE {
+        const std::size_t at = column + v * hn::MaxLanes(d);
+        auto shift = hn::Zero(d);
+        for (std::size_t r = 0; r < rows; r += sample) {
+          shift = hn::Add(shift, LoadElements(d, panel + r * stride + at));
+        }
+        hn::StoreU(hn::Mul(shift, hn::Set(d, weight)), d, shifts + at);
       });
-    }
-    std::fill_n(sums, width, 0.0);
-    std::fill_n(squares, width, 0.0);
-    AccumulatePairs<true>(std::array{panel}, {rows, stride, width, block.much}, sums, squares,
-                          [&](auto d, std::size_t row, std::size_t column) EQUINORM_INLINE {
-                            const auto difference =
-                                hn::Sub(LoadElements(d, panel + row * stride + column), hn::LoadU(d, shifts + column));
-                            return Pair<decltype(d)>{difference, difference, difference};
-                          });
+    });
+    const Block piece{rows, stride, width, block.much, block.cached};
+    DifferenceSums(panel, piece, shifts, sums, squares);
+    if (MoveShifts(rows, width, sums, squares, shifts)) [[unlikely]]
+      DifferenceSumsAgain(panel, piece, shifts, sums, squares);
     const ColumnBlock<T> found(panel, rows, stride, count);
     ForEachStrip<1>(Tag<T>(), width, [&](auto d, auto, std::size_t column) HWY_ATTR {
       using Wide = Widened<decltype(d)>;
@@ -289,20 +350,6 @@ HWY_INLINE void AccumulateShiftedMoments(const T* HWY_RESTRICT x, const Block& b
       }
       found.Take(d, column, hn::LoadU(d, shifts + column), sum, square, mean + first, m2 + first);
     });
-  }
-}
-
-/// Takes the moments of x, a block of at least a row, into mean and m2 ([columns]), which hold those of `count` rows
-/// before: sums of differences from a shift near the mean. A difference is exact where the mean is large (Sterbenz's
-/// lemma), else rounded relative to its size.
-template <class T>
-void AccumulateColumnMoments(const T* HWY_RESTRICT x, const Block& block, std::size_t count, double* HWY_RESTRICT mean,
-                             double* HWY_RESTRICT m2) {
-  for (std::size_t row = 0; row < block.rows;) {
-    const std::size_t rows = std::min(std::max(count + row, kFirstRows), block.rows - row);
-    AccumulateShiftedMoments(x + row * block.stride, {rows, block.stride, block.columns, block.much}, count + row, mean,
-                             m2);
-    row += rows;
   }
 }
 
@@ -332,12 +379,20 @@ HWY_INLINE void AccumulateColumnDots(const std::array<const T*, kInputs>& inputs
   const T* HWY_RESTRICT x = inputs[0];
   const std::size_t stride = block.stride;
   ScaleColumns<false>(unit, block.columns, dot);
-  AccumulatePairs<!kHeavy>(inputs, block, sum, dot, [&](auto d, std::size_t row, std::size_t column) EQUINORM_INLINE {
-    const std::size_t index = row * stride + column;
-    const auto difference = hn::Sub(LoadElements(d, x + index), hn::LoadU(d, mean + column));
-    const auto g = gradient(d, index, column, difference);
-    return Pair<decltype(d)>{g, g, hn::Mul(difference, hn::LoadU(d, unit + column))};
-  });
+  for (std::size_t begin = 0; begin < block.columns; begin += kPanel) {
+    const std::size_t width = std::min(block.columns - begin, kPanel);
+    auto panel = inputs;
+    for (auto& input : panel) input += begin;
+    AccumulatePairs<!kHeavy, false>(
+        panel, {block.rows, stride, width, block.much, block.cached}, sum + begin, dot + begin,
+        [&](auto d, std::size_t row, std::size_t panel_column) EQUINORM_INLINE {
+          const std::size_t column = begin + panel_column;
+          const std::size_t index = row * stride + column;
+          const auto difference = hn::Sub(LoadElements(d, x + index), hn::LoadU(d, mean + column));
+          const auto g = gradient(d, index, column, difference);
+          return Pair<decltype(d)>{g, g, hn::Mul(difference, hn::LoadU(d, unit + column))};
+        });
+  }
   ScaleColumns<true>(unit, block.columns, dot);
 }
 

@@ -229,7 +229,10 @@ inline std::size_t SampledLength(std::size_t length, std::size_t step = 1) {
 }
 
 /// Takes the moments of each channel into mean and m2 ([channels]), which hold those of `count` values before.
-/// Differences are from shifts, as in AccumulateShiftedMoments.
+/// Differences are from a shift K near the mean, at first that of a sample. If as many values came before, it is their
+/// mean: nothing is read twice. It may be far from the mean μ of these n values, but no farther than all of them
+/// differ: what the merge adds to their M2, (μ − K)²·n·count/(n + count), is at least half of the n·(μ − K)² by which
+/// Σd² exceeds their own M2. So Σd² over such blocks is at most twice M2.
 template <class T>
 void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, std::size_t count, double* HWY_RESTRICT mean,
                   double* HWY_RESTRICT m2) {

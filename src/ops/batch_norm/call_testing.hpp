@@ -88,7 +88,7 @@ void expect_inference_right(const Call<T>& call, const std::string& what) {
 }
 
 /// Checks all outputs against the reference. u: one rounding in the type of computing; r: what statistics are off by
-/// (StatisticsRoundings), sums a term of them: ten roundings among thirty-two floats, and of n doubles n.
+/// (StatisticsRoundings), sums a term of them: thirteen roundings of floats, and of n doubles n.
 ///
 /// y: of |γ|(|x̂| + 1), x − mean, the scale, their product, z and y once each, and the part of the shift that holds the
 /// mean's rest; the statistics' own average out to less than one here. Of |β|: the shift, z and y. Of |r|: y, and one
@@ -110,7 +110,7 @@ void expect_right(const Call<T>& call, const std::string& what, double rarity = 
   const auto z = reference::batch_norm_forward(x, call.shape, call.layout, widen(call.gamma), widen(call.beta), add,
                                                false, epsilon);
   const double m = static_cast<double>(x.size()) / static_cast<double>(call.channels);
-  const double sums = roundings_of_sum<T>(m), in_sum = wide ? m : StatisticsRoundings::kOfThirtyTwo;
+  const double sums = roundings_of_sum<T>(m), in_sum = wide ? m : StatisticsRoundings::kOfMany;
   const auto roundings = StatisticsRoundings::of<T>(m, rarity);
 
   struct Channel {

@@ -18,12 +18,8 @@ class Columns {
 
   void statistics(const T* x, const Statistics& out) const {
     parallel_for(p_.chunks, workers_, [&](std::size_t chunk) {
-      const std::size_t rows = p_.rows_of_chunk(chunk);
-      const T* begin = x + chunk * p_.chunk_rows * p_.width;
-      for (std::size_t row = 0; row < rows; row += p_.block_rows) {
-        const Block block{std::min(p_.block_rows, rows - row), p_.width, p_.width, much_};
-        run_.column_moments(begin + row * p_.width, block, row, first(chunk), second(chunk));
-      }
+      const Block block{p_.rows_of_chunk(chunk), p_.width, p_.width, much_, cached_};
+      run_.column_moments(x + chunk * p_.chunk_rows * p_.width, block, 0, first(chunk), second(chunk));
     });
     std::size_t rows = p_.rows_of_chunk(0);
     for (std::size_t chunk = 1; chunk < p_.chunks; ++chunk) {
@@ -61,11 +57,8 @@ class Columns {
     parallel_for(p_.chunks, workers_, [&](std::size_t chunk) {
       std::fill_n(first(chunk), p_.width, 0.0);
       std::fill_n(second(chunk), p_.width, 0.0);
-      const std::size_t rows = p_.rows_of_chunk(chunk);
-      for (std::size_t row = 0; row < rows; row += p_.block_rows) {
-        const Block block{std::min(p_.block_rows, rows - row), p_.width, p_.width, much_of_two_};
-        run_.column_dots(t.at((chunk * p_.chunk_rows + row) * p_.width), block, k, first(chunk), second(chunk));
-      }
+      const Block block{p_.rows_of_chunk(chunk), p_.width, p_.width, much_of_two_};
+      run_.column_dots(t.at(chunk * p_.chunk_rows * p_.width), block, k, first(chunk), second(chunk));
     });
     for (std::size_t chunk = 1; chunk < p_.chunks; ++chunk) {
       for (std::size_t at = 0; at < p_.width; ++at) {
@@ -129,6 +122,7 @@ class Columns {
 
   const Geometry& g_;
   kernels::ColumnPlan p_;
+  const bool cached_ = kernels::is_cached<T>(g_.elements);
   const bool much_ = kernels::is_much<T>(g_.elements), much_of_two_ = kernels::is_much<T>(2 * g_.elements);
   const Scratch<T>& s_;
   Workers workers_;

@@ -96,14 +96,15 @@ class Ragged {
   /// task's samples; block is a Block of rows, all channels wide, or a PlaneBlock of some channels.
   template <class Body>
   void for_each_block(std::size_t task, const Body& body) const {
-    const std::size_t c = g_.channels, rows = std::clamp<std::size_t>(kernels::ColumnPlan::kBlockFloats / c, 32, 512);
+    const std::size_t c = g_.channels;
     std::size_t before = 0;
     for (std::size_t n = first_sample(task); n < first_sample(task + 1); before += g_.lengths[n++]) {
       const std::size_t sample = n * g_.positions * c, length = g_.lengths[n];
-      for (std::size_t p = 0; g_.columns() && p < length; p += rows) {
-        body(sample + p * c, 0, before + p, Block{std::min(rows, length - p), c, c});
+      if (length == 0) continue;
+      if (g_.columns()) {
+        body(sample, 0, before, Block{length, c, c});
+        continue;
       }
-      if (g_.columns() || length == 0) continue;
       const std::size_t group = std::clamp<std::size_t>(SegmentPlan::kGroupFloats / length, 1, kMaxPlaneChannels);
       for (std::size_t begin = 0; begin < c; begin += group) {
         for (std::size_t p = 0; p < length; p += SegmentPlan::kBlockFloats) {

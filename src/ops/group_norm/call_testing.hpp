@@ -71,7 +71,7 @@ void expect_right(const Call<T>& call, const std::string& what, double rarity = 
   };
   const double parameter_terms = static_cast<double>(call.x.size()) / static_cast<double>(call.channels);
   // The worst that a sum over all positions may come to; of dγ each term has four roundings of its own.
-  const double parameter_sums = std::is_same_v<T, double> ? parameter_terms + 1 : StatisticsRoundings::kOfThirtyTwo;
+  const double parameter_sums = std::is_same_v<T, double> ? parameter_terms + 1 : StatisticsRoundings::kOfMany;
   const auto add = call.add ? widen(call.residual) : std::vector<double>{};
   const auto want =
       reference::group_norm_forward(widen(call.x), call.shape, call.layout, call.options.groups, widen(call.gamma),

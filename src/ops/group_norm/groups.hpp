@@ -182,10 +182,8 @@ class Groups {
   template <class Body>
   void for_each_block(const Unit& u, const Body& body) const {
     const kernels::ColumnPlan& c = u.columns;
-    const std::size_t end = first_row(u, u.part + 1);
-    for (std::size_t row = first_row(u, u.part); row < end; row += c.block_rows) {
-      body(sample_begin(u) + row * c.width, Block{std::min(c.block_rows, end - row), c.width, c.width, much_});
-    }
+    const std::size_t begin = first_row(u, u.part), end = first_row(u, u.part + 1);
+    if (begin < end) body(sample_begin(u) + begin * c.width, Block{end - begin, c.width, c.width, much_});
     if (u.part + 1 == p_.parts && c.tail > 0) body(sample_begin(u) + c.rows * c.width, Block{1, c.width, c.tail});
   }
 

@@ -164,8 +164,9 @@ HWY_INLINE void AddRow(const T* x, const T* residual, T* sum, std::size_t featur
   });
 }
 
-/// y of the vectors of a row.
-template <bool kCentered, bool kGate, bool kPresent, class T>
+/// y of the vectors of a row. kUsual: of layer norm γ and β are present, of RMS norm γ alone. There a vector less is
+/// loaded: the first cache gives one a cycle, and a row is to be written in three or four.
+template <bool kCentered, bool kGate, bool kUsual, class T>
 struct RowOutput {
   HWY_INLINE RowOutput(const RowForward<T>& n, const RowCoefficients<T>& k, const RowAffine<T>& affine_, const T* x_)
       : normalize(Tag<T>(), k), affine(affine_), activation(n.activation), x(x_) {}
@@ -174,8 +175,9 @@ struct RowOutput {
   HWY_INLINE hn::Vec<Tag<T>> operator()(std::size_t i, std::size_t offset, std::size_t count) const {
     constexpr Tag<T> d;
     const auto x_hat = normalize(LoadCount(d, x + i + offset, count));
-    const auto z = MulAdd(d, x_hat, LoadCount(d, affine.gamma.template at<kPresent>(i) + offset, count),
-                          LoadCount(d, affine.beta.template at<kPresent>(i) + offset, count));
+    auto beta = hn::Zero(d);
+    if constexpr (kCentered || !kUsual) beta = LoadCount(d, affine.beta.template at<kUsual>(i) + offset, count);
+    const auto z = MulAdd(d, x_hat, LoadCount(d, affine.gamma.template at<kUsual>(i) + offset, count), beta);
     if constexpr (kGate) {
       return Activate(d, activation, z);
     } else {
@@ -195,10 +197,10 @@ inline constexpr std::size_t kLongRow = 6 << 10;
 /// y of a row. Where there is much of it, next, the row that will take this one's place, is fetched, if long or of
 /// halves into the second cache: memory would wait else for the statistics of these rows. Then y goes around the
 /// caches, too.
-template <bool kCentered, bool kGate, bool kPresent, bool kStream, class T>
+template <bool kCentered, bool kGate, bool kUsual, bool kStream, class T>
 HWY_INLINE void NormalizeRow(const RowForward<T>& n, const RowCoefficients<T>& k, const RowAffine<T>& affine,
                              const T* x, T* y, const T* next) {
-  const RowOutput<kCentered, kGate, kPresent, T> output(n, k, affine, x);
+  const RowOutput<kCentered, kGate, kUsual, T> output(n, k, affine, x);
   const auto write = [&](const auto& fetch) EQUINORM_INLINE {
     WriteRow<kStream>(Tag<T>(), y, n.features,
                       [&](std::size_t i, std::size_t offset, std::size_t count) EQUINORM_INLINE {
@@ -285,9 +287,11 @@ HWY_INLINE void NormalizeRun(const RowForward<T>& n, const RowAffine<T>& affine,
       };
       if (n.stream && !added) {
         take([](const T* p) EQUINORM_INLINE { FetchAhead<true>(p); });
-      } else {
+      } else if (kCentered) {
         const std::size_t ahead_of_sums = added ? 0 : kAhead<T>;  // what follows has not been added yet
         take([=](const T* p) EQUINORM_INLINE { hwy::Prefetch(p + ahead_of_sums); });
+      } else {
+        take([](const T*) EQUINORM_INLINE {});  // little is done with a vector: a fetch would take as long
       }
     }
     if (r > first) {
@@ -298,9 +302,9 @@ HWY_INLINE void NormalizeRun(const RowForward<T>& n, const RowAffine<T>& affine,
       } else {
         const T* next = n.x.row(r - 1 + ahead);
         WithBool(n.activation != Activation::none, [&](auto gate) EQUINORM_INLINE {
-          WithBool(affine.gamma.present() && affine.beta.present(), [&](auto present) EQUINORM_INLINE {
+          WithBool(affine.gamma.present() && affine.beta.present() == kCentered, [&](auto usual) EQUINORM_INLINE {
             WithBool(n.stream, [&](auto stream) EQUINORM_INLINE {
-              NormalizeRow<kCentered, gate, present, stream>(n, k, affine, before, y, next);
+              NormalizeRow<kCentered, gate, usual, stream>(n, k, affine, before, y, next);
             });
           });
         });

@@ -74,19 +74,18 @@ double roundings_of_sum(double terms) {
 /// The most that statistics may be off by, in roundings of σ and of σ². They come from sums about a shift K: d = x − K
 /// has one rounding, d² two of d's and its own, and a sum of eight floats seven, of four such sums ten, of four of
 /// those thirteen (of n doubles n). All that is relative to E|d| ≤ √E d² and to E d² = σ² + (K − μ)². K is the mean of
-/// some of the values: one of `rarity` of them, and then (K − μ)² ≤ (rarity − 1)·σ² whatever the values (Cauchy and
-/// Schwarz); of values without outliers K is within σ of μ.
+/// some of the values: of values without outliers within σ of μ, of others at most √3·σ (is_misled,
+/// reduce/moments.hpp). `excess` is the ratio of E d² to σ².
 struct StatisticsRoundings {
-  static constexpr double kNoOutlier = 2;
-  static constexpr double kRarest = 64;  ///< of planes the first 64th is sampled at least; of columns (K − μ)² ≤ 3σ²
-  static double rarity(const cases::ValueCase& value) { return value.outlier == 0 ? kNoOutlier : kRarest; }
+  static constexpr double kNoOutlier = 2, kOutlier = 4;
+  static double excess(const cases::ValueCase& value) { return value.outlier == 0 ? kNoOutlier : kOutlier; }
 
   static constexpr double kOfEight = 7, kOfMany = 13;  ///< of a sum of floats: of eight, and the most of any
 
   template <class T>
-  static StatisticsRoundings of(double terms, double rarity = kNoOutlier, double of_floats = kOfMany) {
+  static StatisticsRoundings of(double terms, double excess = kNoOutlier, double of_floats = kOfMany) {
     const double sums = std::is_same_v<T, double> ? terms : of_floats;
-    return {(sums + 1) * std::sqrt(rarity), (sums + 3) * rarity};
+    return {(sums + 1) * std::sqrt(excess), (sums + 3) * excess};
   }
   double mean, variance;
 };

@@ -257,24 +257,20 @@ struct ColumnBlock {
   double inverse, mean_weight, m2_weight;
 };
 
-/// Σd² of a column may be at most so many times its M2.
-inline constexpr double kMostShifted = 4;
-
 /// Brings the shifts of those columns near their mean that are too far from it; says whether there are any.
 template <class P>
 HWY_INLINE bool MoveShifts(std::size_t rows, std::size_t columns, const double* HWY_RESTRICT sums,
                            const double* HWY_RESTRICT squares, P* HWY_RESTRICT shifts) {
   const double inverse = 1.0 / static_cast<double>(rows);
-  constexpr double kMost = 1 - 1 / kMostShifted;  // (Σd)²/n, which is n(K − μ)², of Σd²
   bool any = false;
   ForEachStrip<1>(F64(), columns, [&](auto d64, auto, std::size_t column) HWY_ATTR {
     const auto sum = hn::LoadU(d64, sums + column);
     const auto offset = hn::Mul(sum, hn::Set(d64, inverse));
-    const auto most = hn::Mul(hn::LoadU(d64, squares + column), hn::Set(d64, kMost));
+    const auto most = hn::Mul(hn::LoadU(d64, squares + column), hn::Set(d64, kMostOfShift));
     if (hn::AllFalse(d64, hn::Gt(hn::Mul(sum, offset), most))) [[likely]]
       return;
     for (std::size_t i = column; i < column + hn::Lanes(d64); ++i) {
-      if (sums[i] * (sums[i] * inverse) > squares[i] * kMost) {
+      if (is_misled(sums[i], squares[i], inverse)) {
         const double mean = static_cast<double>(shifts[i]) + sums[i] * inverse;
         any = any || static_cast<P>(mean) != shifts[i];
         shifts[i] = static_cast<P>(mean);

@@ -28,6 +28,17 @@ struct Moments {
   double variance() const { return m2 / count; }
 };
 
+/// Σd² of values may be at most so many times their M2, where d = x − K: else K, from a sample, was far from their
+/// mean.
+inline constexpr double kMostShifted = 4;
+/// So of Σd² what is n·(K − μ)² may be this share.
+inline constexpr double kMostOfShift = 1 - 1 / kMostShifted;
+
+/// Whether the sample misled, as Σd and Σd² tell.
+inline bool is_misled(double sum, double squares, double inverse_count) {
+  return sum * (sum * inverse_count) > squares * kMostOfShift;
+}
+
 /// Takes others into the mean and M2 of `count` values, which are unread if that is 0.
 inline void merge_moments(std::size_t count, double& mean, double& m2, const Moments& other) {
   Moments all;

@@ -229,10 +229,7 @@ inline std::size_t SampledLength(std::size_t length, std::size_t step = 1) {
 }
 
 /// Takes the moments of each channel into mean and m2 ([channels]), which hold those of `count` values before.
-/// Differences are from a shift K near the mean, at first that of a sample. If as many values came before, it is their
-/// mean: nothing is read twice. It may be far from the mean μ of these n values, but no farther than all of them
-/// differ: what the merge adds to their M2, (μ − K)²·n·count/(n + count), is at least half of the n·(μ − K)² by which
-/// Σd² exceeds their own M2. So Σd² over such blocks is at most twice M2.
+/// Differences are from the mean of a sample; where that misled (is_misled), they are summed again, in double.
 template <class T>
 void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, std::size_t count, double* HWY_RESTRICT mean,
                   double* HWY_RESTRICT m2) {
@@ -246,10 +243,6 @@ void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, std::size_t
   const auto weight = Parameter<T>{1} / static_cast<Parameter<T>>(taken);
   Parameter<T> shifts[kMaxPlaneChannels];
   for (std::size_t c = 0; c < channels; ++c) {
-    if (count >= samples * length) {
-      shifts[c] = static_cast<Parameter<T>>(mean[c]);
-      continue;
-    }
     shifts[c] = 0;
     for (std::size_t s = 0; s < samples; s += step) shifts[c] += SumOfFirst(x + s * stride + c * spacing, sampled);
     shifts[c] *= weight;
@@ -257,8 +250,10 @@ void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, std::size_t
 
   const auto finish = [&, samples = samples, stride = stride, spacing = spacing, length = length](
                           std::size_t c, const LanePairs<D>& sums) HWY_ATTR {
-    const auto [sum, squares] =
-        Trusted({Total(sums.first), Total(sums.second)}, x + c * spacing, samples, stride, length, shifts[c]);
+    SegmentSums all_of{Total(sums.first), Total(sums.second)};
+    if (!IsTrusted<T>(all_of.squares, samples * length) || is_misled(all_of.sum, all_of.squares, inverse)) [[unlikely]]
+      all_of = WideSegmentSums(x + c * spacing, samples, stride, length, shifts[c]);
+    const auto [sum, squares] = all_of;
     const double offset = sum * inverse;
     const Moments found = std::isfinite(squares) ? Moments{n, static_cast<double>(shifts[c]) + offset,
                                                            std::max(squares - sum * offset, 0.0)}
@@ -267,12 +262,12 @@ void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, std::size_t
   };
 
   HWY_ALIGN double all[kMaxPlaneChannels][LanePairs<D>::kSaved];
+  LanePairs<D> sums;
   for (std::size_t s = 0; s < samples; ++s) {
     for (std::size_t c = 0; c < channels; ++c) {
       const T* segment = x + s * stride + c * spacing;
       const auto shift = hn::Set(d, shifts[c]);
-      LanePairs<D> sums;
-      if (s > 0) sums.Restore(all[c]);
+      sums.Begin(s == 0, channels > 1, all[c]);
       const auto pair = [&](hn::Vec<D> value) EQUINORM_INLINE {
         const auto difference = hn::Sub(value, shift);
         return Pair<D>{difference, difference, difference};
@@ -284,17 +279,12 @@ void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, std::size_t
             return pair(LoadElements(d, segment + i));
           },
           [&](std::size_t i, std::size_t rest) EQUINORM_INLINE { return pair(LoadFirst(d, segment + i, rest)); }, sums);
-      if (samples == 1) {
+      if (s + 1 == samples) {
         finish(c, sums);
-      } else {
+      } else if (channels > 1) {
         sums.Save(all[c]);
       }
     }
-  }
-  for (std::size_t c = 0; samples > 1 && c < channels; ++c) {
-    LanePairs<D> sums;
-    sums.Restore(all[c]);
-    finish(c, sums);
   }
 }
 
@@ -310,12 +300,12 @@ HWY_INLINE void PlaneDots(const T* HWY_RESTRICT x, const PlaneBlock& planes, con
   constexpr std::size_t kLanes = hn::MaxLanes(d);
   const auto [samples, stride, channels, spacing, length] = planes;  // clang 14 lets no lambda capture these
   HWY_ALIGN double all[kMaxPlaneChannels][LanePairs<D>::kSaved];
+  LanePairs<D> sums;
   for (std::size_t s = 0; s < samples; ++s) {
     for (std::size_t c = 0; c < channels; ++c) {
       const std::size_t base = s * stride + c * spacing;
       const auto means = hn::Set(d, mean[c]), units = hn::Set(d, unit[c]);
-      LanePairs<D> sums;
-      if (s > 0) sums.Restore(all[c]);
+      sums.Begin(s == 0, channels > 1, all[c]);
       const auto pair = [&](std::size_t i, std::size_t count) EQUINORM_INLINE {
         const auto difference = hn::Sub(LoadCount(d, x + base + i, count), means);
         const auto g = gradient(base + i, c, count, difference);
@@ -328,12 +318,12 @@ HWY_INLINE void PlaneDots(const T* HWY_RESTRICT x, const PlaneBlock& planes, con
             return pair(i, kLanes);
           },
           pair, sums);
-      if (s + 1 < samples) {
+      if (s + 1 == samples) {
+        sum[c] += Total(sums.first);
+        dot[c] += Total(sums.second) / static_cast<double>(unit[c]);
+      } else if (channels > 1) {
         sums.Save(all[c]);
-        continue;
       }
-      sum[c] += Total(sums.first);
-      dot[c] += Total(sums.second) / static_cast<double>(unit[c]);
     }
   }
 }

@@ -274,6 +274,14 @@ class PairSums {
       }
     }
   }
+  /// Nothing yet, or what was saved, or what there is.
+  HWY_INLINE void Begin(bool anew, bool saved, const double* HWY_RESTRICT p) {
+    if (anew) {
+      *this = PairSums();
+    } else if (saved) {
+      Restore(p);
+    }
+  }
   HWY_INLINE void Restore(const double* HWY_RESTRICT p) {
     for (auto* sums : {&first, &second}) {
       for (std::size_t v = 0; v < kVectors; ++v) {

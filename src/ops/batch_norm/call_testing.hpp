@@ -99,7 +99,7 @@ void expect_inference_right(const Call<T>& call, const std::string& what) {
 /// An activation adds 8 of its own (simd/activation-inl.hpp) and multiplies the error of z by its slope, at most 1.13;
 /// its own slope differs by as much as z's error times 0.8, the largest second derivative.
 template <class T>
-void expect_right(const Call<T>& call, const std::string& what, double rarity = StatisticsRoundings::kNoOutlier) {
+void expect_right(const Call<T>& call, const std::string& what, double excess = StatisticsRoundings::kNoOutlier) {
   constexpr double u = kUnit<Parameter<T>>;
   constexpr bool wide = std::is_same_v<T, double>;
   const Activation activation = call.options.activation;
@@ -111,7 +111,7 @@ void expect_right(const Call<T>& call, const std::string& what, double rarity = 
                                                false, epsilon);
   const double m = static_cast<double>(x.size()) / static_cast<double>(call.channels);
   const double sums = roundings_of_sum<T>(m), in_sum = wide ? m : StatisticsRoundings::kOfMany;
-  const auto roundings = StatisticsRoundings::of<T>(m, rarity);
+  const auto roundings = StatisticsRoundings::of<T>(m, excess);
 
   struct Channel {
     double gamma, beta, inverse, of_mean;               // of_mean: what one rounding of the mean costs

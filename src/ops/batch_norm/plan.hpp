@@ -68,7 +68,7 @@ struct SegmentPlan {
                  : std::clamp<std::size_t>(kGroupFloats / g.inner, 1, std::min(g.channels, kMaxPlaneChannels));
     groups = (g.channels + group - 1) / group;
     length = std::min(g.inner, kBlockFloats);
-    samples = std::max<std::size_t>((group > 1 ? kGroupBlockFloats : kBlockFloats) / (group * length), 1);
+    samples = std::max<std::size_t>(kBlockFloats / (group * length), 1);
     pieces_of_a_plane = (g.inner + length - 1) / length;
     pieces = (g.samples + samples - 1) / samples * pieces_of_a_plane;
     // Few channels would leave threads idle: then they are cut too.
@@ -88,9 +88,8 @@ struct SegmentPlan {
   }
   std::size_t first_piece(std::size_t part) const { return part * pieces / parts; }
 
-  static constexpr std::size_t kBlockFloats = 8192;        // 32 KiB
-  static constexpr std::size_t kGroupFloats = 4096;        // a page
-  static constexpr std::size_t kGroupBlockFloats = 32768;  // 128 KiB: within L2, and few blocks to merge
+  static constexpr std::size_t kGroupFloats = 4096;   // a page
+  static constexpr std::size_t kBlockFloats = 32768;  // 128 KiB: within L2, and few blocks to merge
   static constexpr std::size_t kPartFloats = 64 << 10;
   static constexpr std::size_t kUnits = 32;
   // Of planes that are taken as columns (flat.hpp):

@@ -41,7 +41,7 @@ TYPED_TEST(BatchNormTypes, MatchTheReferenceOnEveryShapeAndValue) {
                                    std::to_string(static_cast<int>(activation)) + (add ? ", add" : "");
           const Status status = call.run();
           ASSERT_TRUE(status.ok()) << what << ": " << status.message();
-          expect_right(call, what, value.outlier != 0 ? StatisticsRoundings::kRarest : StatisticsRoundings::kNoOutlier);
+          expect_right(call, what, StatisticsRoundings::excess(value));
           if (testing::Test::HasFatalFailure()) return;
         }
       }

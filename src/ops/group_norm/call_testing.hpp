@@ -63,7 +63,7 @@ struct Call : CallOverResidual<Call<T>, T> {
 /// of z by their slope, at most 1.13, and add 16 roundings; the slope differs by z's error times 0.8, the largest
 /// second derivative, and by 19 roundings of its own 1.13, and one of the product (simd/activation_test.cpp).
 template <class T>
-void expect_right(const Call<T>& call, const std::string& what, double rarity = StatisticsRoundings::kNoOutlier) {
+void expect_right(const Call<T>& call, const std::string& what, double excess = StatisticsRoundings::kNoOutlier) {
   constexpr double u = kUnit<Parameter<T>>;
   const auto elements = [&](std::size_t k) {  // of group k
     const std::size_t group_channels = call.channels / call.options.groups;
@@ -90,7 +90,7 @@ void expect_right(const Call<T>& call, const std::string& what, double rarity = 
   };
   for (std::size_t k = 0; k < call.mean.size(); ++k) {
     const double sigma = std::sqrt(want.variance[k]);
-    const auto roundings = StatisticsRoundings::of<T>(elements(k), rarity);
+    const auto roundings = StatisticsRoundings::of<T>(elements(k), excess);
     ASSERT_NEAR(call.mean[k], want.mean[k], roundings.mean * u * sigma + 1e-15 * std::abs(want.mean[k]) + 1e-300)
         << what;
     ASSERT_NEAR(call.variance[k], want.variance[k],
@@ -108,7 +108,7 @@ void expect_right(const Call<T>& call, const std::string& what, double rarity = 
     const std::size_t c = call.channel_of(i), k = call.set_of(i);
     const double gamma = std::abs(to_double(call.gamma[c])), beta = std::abs(to_double(call.beta[c]));
     const double reach = std::abs(want.x_hat[i]) + 1 + condition(k);
-    const auto roundings = StatisticsRoundings::of<T>(elements(k), rarity);
+    const auto roundings = StatisticsRoundings::of<T>(elements(k), excess);
     const double statistics =
         std::is_same_v<T, double> ? roundings.mean + roundings.variance / 2 * std::abs(want.x_hat[i]) : 0;
     const double slack = u * (gamma * (6 * reach + statistics) + 3 * beta + 2 * (add.empty() ? 0 : std::abs(add[i])));

@@ -45,7 +45,7 @@ TYPED_TEST(GroupNorm, MatchesTheReferenceOnEveryShapeAndValue) {
                                    std::to_string(static_cast<int>(activation));
           const Status status = call.run();
           ASSERT_TRUE(status.ok()) << what << ": " << status.message();
-          expect_right(call, what, StatisticsRoundings::rarity(value));
+          expect_right(call, what, StatisticsRoundings::excess(value));
           if (testing::Test::HasFatalFailure()) return;
         }
       }

@@ -30,6 +30,8 @@ inline constexpr std::size_t kColumnStrip = 4;
 /// Columns of a panel, whose sums in double stay in the first cache. (Narrower ones are farther from the order of
 /// memory: in panels of 512 moments of 100 MB in rows of 1024 took a fifth longer.)
 inline constexpr std::size_t kPanel = 1024;
+/// The most columns that AccumulatePairs takes at once.
+inline constexpr std::size_t kMostColumns = 2048;
 
 /// Rows of up to so many columns are narrow: with AVX-512 a strip.
 inline constexpr std::size_t kNarrowColumns = 64;
@@ -51,7 +53,7 @@ inline constexpr std::size_t kNearBytes = 8 << 10, kMuchNearBytes = 24 << 10;
 /// inputs, that brought in more than an order that it foresees (measured).
 inline constexpr std::size_t kFarBytes = 32 << 10, kPageBytes = 4 << 10, kLineBytes = 64, kMostByPages = 512;
 
-/// Adds the pairs term(tag, row, column) of a matrix of up to kPanel columns to sum and product ([columns]), kTogether
+/// Adds the pairs term(tag, row, column) of a matrix of up to kMostColumns to sum and product ([columns]), kTogether
 /// rows at a time along their columns, in strips of kColumnStrip vectors. Inputs are what term reads, and what comes
 /// next of them is fetched: of rows that follow one another the memory behind, in its order (in the order of strips it
 /// took up to a fifth longer), else the next strip, or at the end of the columns the next rows.
@@ -72,7 +74,7 @@ HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, c
   // At least the rows that are read side by side; what lies between two is left out.
   const std::size_t ahead = (in_order ? kMuchNearBytes : kNearBytes) / kInputs / sizeof(T);
   std::size_t near = std::max(ahead / columns, kTogether) * stride, near_column = 0;
-  HWY_ALIGN Parameter<T> firsts[kDeep ? 1 : kPanel], seconds[kDeep ? 1 : kPanel];  // the sums that wait
+  HWY_ALIGN Parameter<T> firsts[kDeep ? 1 : kMostColumns], seconds[kDeep ? 1 : kMostColumns];  // the sums that wait
   for (std::size_t r = 0; r < rows; r += kRows) {
     const std::size_t end = std::min(r + kRows, rows), waiting = r % kSumRows / kTogether;
     for (std::size_t at = r * stride + kFar; by_pages && at < end * stride + kFar; at += kPage) {
@@ -375,8 +377,8 @@ HWY_INLINE void AccumulateColumnDots(const std::array<const T*, kInputs>& inputs
   const T* HWY_RESTRICT x = inputs[0];
   const std::size_t stride = block.stride;
   ScaleColumns<false>(unit, block.columns, dot);
-  for (std::size_t begin = 0; begin < block.columns; begin += kPanel) {
-    const std::size_t width = std::min(block.columns - begin, kPanel);
+  for (std::size_t begin = 0; begin < block.columns; begin += kMostColumns) {
+    const std::size_t width = std::min(block.columns - begin, kMostColumns);
     auto panel = inputs;
     for (auto& input : panel) input += begin;
     AccumulatePairs<!kHeavy, false>(

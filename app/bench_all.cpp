@@ -217,12 +217,10 @@ struct Result {
     const auto* peer = measured.find("onednn");
     return peer != nullptr && ours() > kPeerMargin * of_copy(*peer);
   }
-  /// Whether what does less misses the target, too; where it is slower than ours, beyond our interval, that says
-  /// nothing.
+  /// Whether what does less meets the target no better; where it is slower than ours that says nothing.
   bool is_bound(std::string_view name) const {
     const auto* other = measured.find(name);
-    return other != nullptr && of_copy(*other) > target.ratio &&
-           of_copy(*other) <= measured.of_copy(measured.equinorm()).high;
+    return other != nullptr && of_copy(*other) > target.ratio && of_copy(*other) <= ours();
   }
   bool out_of_reach() const { return is_bound("floor") || is_bound("plain"); }
   std::string mark() const {
@@ -294,7 +292,7 @@ Rows are shapes `N,C,H,W` or `rows,channels`; the target is what our figure may 
 too, in one order of visits each, with nothing fetched by hand or in three ways like ours, of each visit the fastest. The floor is passes
 over memory like ours without arithmetic: the input read for the statistics, then read again and the output written. Plain is the same formula without what Equinorm promises, as fast as we
 know to write it: sums of floats, no care for large means, other bits on other processors. They are guides, not proofs: one that
-our whole interval is below counts for nothing.{}
+ours is below counts for nothing.{}
 Of {} rows **{} miss their target** (`target`), {} of them with a target below the floor or one that plain misses too, and in **{} oneDNN is more
 than {} times as fast** (`peer`). Differences under 1.3 can be noise on a shared machine. Two threads miss their target, one, if the 95 % interval of
 their ratio, round by round, lies above 1.

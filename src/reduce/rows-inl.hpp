@@ -102,7 +102,8 @@ HWY_INLINE RowMean RowMoments(const RowSums& sums, const T* HWY_RESTRICT x, std:
 template <class T>
 HWY_INLINE double RowMeanSquare(const RowSums& sums, const T* HWY_RESTRICT x, std::size_t length,
                                 double inverse_length) {
-  return Trusted({0, FoldLanes(F64(), sums.second)}, x, 1, 0, length, 0).squares * inverse_length;
+  const double squares = FoldLanes(F64(), sums.second);
+  return (IsTrusted<T>(squares, length) ? squares : WideSegmentSums(x, 1, 0, length, 0).squares) * inverse_length;
 }
 
 }  // namespace HWY_NAMESPACE

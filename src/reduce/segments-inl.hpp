@@ -180,14 +180,6 @@ HWY_INLINE bool IsTrusted(double squares, std::size_t count) {
   return squares >= SmallestSumOfSquares<T>(count) && squares <= std::numeric_limits<double>::max();
 }
 
-/// What `sums` came to as T is computed, or what WideSegmentSums gives where that is not to be trusted.
-template <class T>
-HWY_INLINE SegmentSums Trusted(const SegmentSums& sums, const T* x, std::size_t segments, std::size_t stride,
-                               std::size_t length, Parameter<T> shift) {
-  const bool trusted = IsTrusted<T>(sums.squares, segments * length);
-  return trusted ? sums : WideSegmentSums(x, segments, stride, length, shift);
-}
-
 /// The moments of `segments` segments of `length` values, `stride` elements apart, in double without vectors: for
 /// values so large that a difference of two overflows a float.
 template <class T>
@@ -250,10 +242,9 @@ void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, std::size_t
 
   const auto finish = [&, samples = samples, stride = stride, spacing = spacing, length = length](
                           std::size_t c, const LanePairs<D>& sums) HWY_ATTR {
-    SegmentSums all_of{Total(sums.first), Total(sums.second)};
-    if (!IsTrusted<T>(all_of.squares, samples * length) || is_misled(all_of.sum, all_of.squares, inverse)) [[unlikely]]
-      all_of = WideSegmentSums(x + c * spacing, samples, stride, length, shifts[c]);
-    const auto [sum, squares] = all_of;
+    const SegmentSums seen{Total(sums.first), Total(sums.second)};
+    const bool right = IsTrusted<T>(seen.squares, samples * length) && !is_misled(seen.sum, seen.squares, inverse);
+    const auto [sum, squares] = right ? seen : WideSegmentSums(x + c * spacing, samples, stride, length, shifts[c]);
     const double offset = sum * inverse;
     const Moments found = std::isfinite(squares) ? Moments{n, static_cast<double>(shifts[c]) + offset,
                                                            std::max(squares - sum * offset, 0.0)}

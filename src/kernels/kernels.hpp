@@ -44,9 +44,10 @@ struct Forward {
   Activation activation;
   bool stream;                    ///< write around the caches; y and stride are multiples of 64 bytes
   std::size_t ahead = kAhead<T>;  ///< from where inputs are fetched meanwhile; 0: nowhere
+  bool claim = false;             ///< of columns: fetch the lines of y before they are written
 
   Forward at(std::size_t i) const {
-    return {x + i, residual == nullptr ? nullptr : residual + i, y + i, activation, stream, ahead};
+    return {x + i, residual == nullptr ? nullptr : residual + i, y + i, activation, stream, ahead, claim};
   }
 };
 
@@ -68,10 +69,11 @@ struct Backward {
   Activation activation;
   bool stream;
   std::size_t ahead = kAhead<T>;
+  bool claim = false;  ///< of columns: fetch the lines of dx before they are written
 
   Backward at(std::size_t i) const {
     const auto move = [i](auto* p) { return p == nullptr ? nullptr : p + i; };
-    return {x + i, move(y), move(residual), dy + i, dx + i, move(dresidual), activation, stream, ahead};
+    return {x + i, move(y), move(residual), dy + i, dx + i, move(dresidual), activation, stream, ahead, claim};
   }
 };
 

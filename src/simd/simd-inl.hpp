@@ -43,6 +43,12 @@ HWY_INLINE void FetchFar(const T* p) {
   __builtin_prefetch(p, 0, 2);
 }
 
+/// Fetches a line that is to be written.
+template <class T>
+HWY_INLINE void FetchToWrite(T* p) {
+  __builtin_prefetch(p, 1, 3);
+}
+
 /// Calls f(Constant<0>()) … f(Constant<n − 1>()). Arrays of vectors that are indexed by these alone stay in registers;
 /// a loop is unrolled too late for that.
 template <class F, std::size_t... i>

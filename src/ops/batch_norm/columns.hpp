@@ -44,6 +44,7 @@ class Columns {
       return;
     }
     t.stream = kernels::streams(g_.elements, t.y, p_.width);
+    t.claim = kernels::claims<T>(g_.elements, t.stream);
     for_each_chunk_backwards([&](std::size_t begin, const Block& block) {
       kernels::Forward<T> moved = t.at(begin);
       moved.stream = t.stream && block.columns == p_.width;
@@ -83,6 +84,7 @@ class Columns {
     }
     for (auto* array : {s_.coefficients.offset, s_.coefficients.slope}) repeat(array);
     t.stream = kernels::streams(g_.elements, t.dx, p_.width);
+    t.claim = kernels::claims<T>(g_.elements, t.stream);
     for_each_chunk_backwards([&](std::size_t begin, const Block& block) {
       kernels::Backward<T> moved = t.at(begin);
       moved.stream = t.stream && block.columns == p_.width;

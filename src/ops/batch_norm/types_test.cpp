@@ -163,6 +163,19 @@ TYPED_TEST(BatchNormTypes, InferenceAroundTheCachesMatchesTheReference) {
   }
 }
 
+TEST(BatchNormOfFloats, ClaimedOutputsMatchTheReference) {
+  constexpr std::size_t all = (std::size_t{5} << 20) / sizeof(float);
+  for (const std::size_t columns : {std::size_t{64}, std::size_t{256}}) {
+    Call<float> call({all / columns + 1, columns}, Layout::channels_last, 0);
+    for (const bool add : {false, true}) {
+      call.add = add;
+      ASSERT_TRUE(call.run().ok());
+      expect_right(call, std::to_string(columns) + (add ? " columns, add" : " columns"));
+      if (testing::Test::HasFatalFailure()) return;
+    }
+  }
+}
+
 TYPED_TEST(BatchNormTypes, InferenceOfASampleDoesNotDependOnTheBatch) {
   using T = TypeParam;
   for (const auto& shape : cases::shapes()) {

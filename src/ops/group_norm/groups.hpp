@@ -25,6 +25,7 @@ class Groups {
 
   void forward(kernels::Forward<T> t, const Statistics& out) const {
     t.stream = stream(t.y);
+    t.claim = kernels::claims<T>(g_.samples * g_.sample_elements(), t.stream);
     for (double* array : {out.mean, out.variance}) {  // 0 they stay where a sample has no values
       if (array != nullptr && g_.lengths != nullptr) std::fill_n(array, g_.samples * g_.groups, 0.0);
     }
@@ -48,6 +49,7 @@ class Groups {
 
   void backward(kernels::Backward<T> t, const Statistics& statistics, const AffineGradients<T>& gradients) const {
     t.stream = stream(t.dx);
+    t.claim = kernels::claims<T>(g_.samples * g_.sample_elements(), t.stream);
     for (std::size_t task = 0; task < p_.tasks; ++task) {
       std::fill_n(s_[task].dgamma, g_.channels, 0.0);
       std::fill_n(s_[task].dbeta, g_.channels, 0.0);

@@ -72,9 +72,9 @@ std::vector<Timing> timings(const Problem& p, double seconds) {
   t.sum = tensor(p.add && p.by_rows());
   t.dresidual = tensor(backward && p.add && !p.by_rows());
   t.gamma = vector(p.c);
-  t.beta = vector(p.c);
+  t.beta = p.has_beta() ? vector(p.c) : nullptr;
   t.dgamma = vector(p.c);
-  t.dbeta = vector(p.c);
+  t.dbeta = p.has_beta() ? vector(p.c) : nullptr;
   t.mean = vector(p.statistics());
   t.variance = vector(p.statistics());
   std::fill_n(t.variance, p.statistics(), Parameter<T>{1});

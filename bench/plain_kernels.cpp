@@ -270,7 +270,7 @@ struct RowCoefficients {
 /// Forward. y = x̂·γ + β of a row is written behind the sums of the next, so that the end of its own comes about
 /// meanwhile. With a residual four tensors are under way, evenly: sums, x + residual and y of the row before the last
 /// are of one loop; what is normalized is kept aside.
-template <class K, class T>
+template <class K, bool kCentered, class T>
 HWY_INLINE void NormalizeRows(const RowData<T>& t, std::size_t rows) {
   constexpr Tag<T> d;
   constexpr std::size_t kLanes = hn::MaxLanes(d), kVectors = 4, kLag = K::kAdd ? 2 : 1;
@@ -283,10 +283,13 @@ HWY_INLINE void NormalizeRows(const RowData<T>& t, std::size_t rows) {
     const std::size_t slot = r % kLag, written = writes ? r - kLag : 0;
     const T* from = K::kAdd ? aside(written) : t.x + written * m;
     const auto write = [&](auto tag, std::size_t i) EQUINORM_INLINE {
-      const auto x_hat =
-          hn::MulAdd(LoadElements(tag, from + i), hn::Set(tag, k.inverse[slot]), hn::Set(tag, k.offset[slot]));
-      Store({hn::MulAdd(x_hat, hn::LoadU(tag, t.gamma + i), hn::LoadU(tag, t.beta + i))}, t.stream, tag,
-            t.out + written * m + i);
+      const auto x = LoadElements(tag, from + i), inverse = hn::Set(tag, k.inverse[slot]);
+      const auto gamma = hn::LoadU(tag, t.gamma + i);
+      auto y = hn::Mul(hn::Mul(x, inverse), gamma);
+      if constexpr (kCentered) {
+        y = hn::MulAdd(hn::MulAdd(x, inverse, hn::Set(tag, k.offset[slot])), gamma, hn::LoadU(tag, t.beta + i));
+      }
+      Store({y}, t.stream, tag, t.out + written * m + i);
     };
     const auto sum = [&](auto tag, std::size_t i, auto& first, auto& second) EQUINORM_INLINE {
       const std::size_t at = r * m + i;
@@ -303,7 +306,7 @@ HWY_INLINE void NormalizeRows(const RowData<T>& t, std::size_t rows) {
         StoreElements<false>(x, tag, aside(r) + i);
         if (writes) write(tag, i);
       }
-      first = hn::Add(first, x);
+      if constexpr (kCentered) first = hn::Add(first, x);
       second = hn::MulAdd(x, x, second);
     };
     Parameter<T> total = 0, squares = 0;
@@ -321,7 +324,7 @@ HWY_INLINE void NormalizeRows(const RowData<T>& t, std::size_t rows) {
       const auto all = [&](const auto& v) EQUINORM_INLINE {
         return hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(v[0], v[1]), hn::Add(v[2], v[3]))));
       };
-      total = all(first) + hn::GetLane(last);
+      if constexpr (kCentered) total = all(first) + hn::GetLane(last);
       squares = all(second) + hn::GetLane(last_square);
     }
     if (writes && (!K::kAdd || !sums)) {
@@ -331,14 +334,14 @@ HWY_INLINE void NormalizeRows(const RowData<T>& t, std::size_t rows) {
     }
     if (sums) {
       const auto count = static_cast<double>(m);
-      const double mean = t.centered ? total / count : 0;
+      const double mean = kCentered ? total / count : 0;
       k.Set(slot, mean, squares / count - mean * mean);
     }
   }
 }
 
 /// kRows rows side by side: Σh and Σ h·x, then dx, and their part of dγ and dβ.
-template <class K, std::size_t kRows, class T>
+template <class K, bool kCentered, std::size_t kRows, class T>
 HWY_INLINE void DifferentiateRows(const RowData<T>& t, std::size_t row) {
   const std::size_t m = t.features, begin = row * m;
   Parameter<T> sums[kRows] = {}, products[kRows] = {};
@@ -351,12 +354,12 @@ HWY_INLINE void DifferentiateRows(const RowData<T>& t, std::size_t row) {
         const std::size_t at = begin + r * m + i;
         Fetch<K>(t, at);
         const auto x = LoadElements(d, t.x + at), h = hn::Mul(LoadElements(d, t.dy + at), gamma);
-        sum_of[r] = hn::Add(sum_of[r], h);
+        if constexpr (kCentered) sum_of[r] = hn::Add(sum_of[r], h);
         product_of[r] = hn::MulAdd(h, x, product_of[r]);
       });
     }
     Unroll<kRows>([&](auto r) EQUINORM_INLINE {
-      sums[r] += hn::GetLane(hn::SumOfLanes(d, sum_of[r]));
+      if constexpr (kCentered) sums[r] += hn::GetLane(hn::SumOfLanes(d, sum_of[r]));
       products[r] += hn::GetLane(hn::SumOfLanes(d, product_of[r]));
     });
   };
@@ -366,49 +369,59 @@ HWY_INLINE void DifferentiateRows(const RowData<T>& t, std::size_t row) {
   RowCoefficients<T, kRows> k;
   for (std::size_t r = 0; r < kRows; ++r) {
     const auto count = static_cast<double>(m);
-    const double mean = t.centered ? t.mean[row + r] : 0;
+    const double mean = kCentered ? t.mean[row + r] : 0;
     k.Set(r, mean, t.variance[row + r]);
     const double scale = k.inverse[r], slope = -scale * scale * scale * (products[r] - mean * sums[r]) / count;
     k.b[r] = static_cast<Parameter<T>>(slope);
-    k.c[r] = static_cast<Parameter<T>>(-slope * mean - (t.centered ? scale * sums[r] / count : 0));
+    k.c[r] = static_cast<Parameter<T>>(-slope * mean - (kCentered ? scale * sums[r] / count : 0));
   }
   ForEachStrip<2>(Tag<T>(), m, [&](auto d, auto vectors, std::size_t i) EQUINORM_INLINE {
     constexpr std::size_t kLanes = hn::MaxLanes(d);
     hn::Vec<decltype(d)> gamma[vectors.value], dgamma[vectors.value], dbeta[vectors.value];
     LoadVectors(d, t.gamma + i, gamma);
     LoadVectors(d, t.dgamma + i, dgamma);
-    LoadVectors(d, t.dbeta + i, dbeta);
+    if constexpr (kCentered) LoadVectors(d, t.dbeta + i, dbeta);
     Unroll<kRows>([&](auto r) EQUINORM_INLINE {
-      const auto inverse = hn::Set(d, k.inverse[r]), offset = hn::Set(d, k.offset[r]);
+      const auto inverse = hn::Set(d, k.inverse[r]);
       const std::size_t at = begin + r * m + i;
       hn::Vec<decltype(d)> values[vectors.value];
       Unroll<vectors>([&](auto v) EQUINORM_INLINE {
         if (t.stream) Fetch<K>(t, at + v * kLanes);
         const auto x = LoadElements(d, t.x + at + v * kLanes), g = LoadElements(d, t.dy + at + v * kLanes);
-        values[v] = hn::MulAdd(hn::Mul(g, gamma[v]), inverse, hn::MulAdd(x, hn::Set(d, k.b[r]), hn::Set(d, k.c[r])));
-        dgamma[v] = hn::MulAdd(g, hn::MulAdd(x, inverse, offset), dgamma[v]);
-        dbeta[v] = hn::Add(dbeta[v], g);
+        auto of_x = hn::Mul(x, hn::Set(d, k.b[r])), x_hat = hn::Mul(x, inverse);
+        if constexpr (kCentered) {
+          of_x = hn::MulAdd(x, hn::Set(d, k.b[r]), hn::Set(d, k.c[r]));
+          x_hat = hn::MulAdd(x, inverse, hn::Set(d, k.offset[r]));
+          dbeta[v] = hn::Add(dbeta[v], g);
+        }
+        values[v] = hn::MulAdd(hn::Mul(g, gamma[v]), inverse, of_x);
+        dgamma[v] = hn::MulAdd(g, x_hat, dgamma[v]);
       });
       Store(values, t.stream, d, t.out + at);
     });
     Unroll<vectors>([&](auto v) EQUINORM_INLINE {
       hn::StoreU(dgamma[v], d, t.dgamma + i + v * kLanes);
-      hn::StoreU(dbeta[v], d, t.dbeta + i + v * kLanes);
+      if constexpr (kCentered) hn::StoreU(dbeta[v], d, t.dbeta + i + v * kLanes);
     });
   });
 }
 
-template <class K, class T>
-HWY_NOINLINE void RunRows(RowData<T> t, std::size_t rows) {
+template <class K, bool kCentered, class T>
+HWY_NOINLINE void RunRowsOf(RowData<T> t, std::size_t rows) {
   if constexpr (K::kBackward) {
     std::fill_n(t.dgamma, t.features, Parameter<T>{0});
-    std::fill_n(t.dbeta, t.features, Parameter<T>{0});
+    if constexpr (kCentered) std::fill_n(t.dbeta, t.features, Parameter<T>{0});
     std::size_t r = 0;
-    for (; r + kAside <= rows; r += kAside) DifferentiateRows<K, kAside>(t, r);
-    for (; r < rows; ++r) DifferentiateRows<K, 1>(t, r);
+    for (; r + kAside <= rows; r += kAside) DifferentiateRows<K, kCentered, kAside>(t, r);
+    for (; r < rows; ++r) DifferentiateRows<K, kCentered, 1>(t, r);
   } else {
-    NormalizeRows<K>(t, rows);
+    NormalizeRows<K, kCentered>(t, rows);
   }
+}
+template <class K, class T>
+void RunRows(RowData<T> t, std::size_t rows) {
+  if (t.centered) return RunRowsOf<K, true>(t, rows);
+  RunRowsOf<K, false>(t, rows);
 }
 
 // --- The kinds that are compiled -------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ struct RowData : Data<T> {
   const Parameter<T>*gamma, *beta, *mean, *variance;
   Parameter<T>*dgamma, *dbeta;
   std::size_t features;
-  bool centered;
+  bool centered;  ///< layer norm; RMS norm has neither beta nor dbeta
 };
 
 /// What a problem's passes over memory are made of.

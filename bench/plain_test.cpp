@@ -54,7 +54,8 @@ struct Case {
     };
     const std::size_t n = p.elements(), sets = p.statistics();
     for (float** tensor : {&t.x, &t.residual, &t.y, &t.dy, &t.dx, &t.sum, &t.dresidual}) *tensor = fill(n, -1, 1.5);
-    for (float** vector : {&t.gamma, &t.beta, &t.dgamma, &t.dbeta}) *vector = fill(p.c, 0.5, 2);
+    for (float** vector : {&t.gamma, &t.dgamma}) *vector = fill(p.c, 0.5, 2);
+    if (p.has_beta()) t.beta = fill(p.c, 0.5, 2), t.dbeta = fill(p.c, 0.5, 2);
     t.mean = fill(sets, -0.5, 0.5);
     t.variance = fill(sets, 0.5, 2);
     gate.assign(t.y, t.y + n);
@@ -63,12 +64,13 @@ struct Case {
     for (std::size_t i = 0; i < n; ++i) {
       const std::size_t s = index.set(i), c = index.channel(i);
       gate[i] = static_cast<float>(
-          (at(t.x, i) - at(t.mean, s)) / std::sqrt(at(t.variance, s) + kEpsilon) * at(t.gamma, c) + at(t.beta, c));
+          (at(t.x, i) - at(t.mean, s)) / std::sqrt(at(t.variance, s) + kEpsilon) * at(t.gamma, c) + beta(c));
       if (std::abs(gate[i]) < 1e-5F) t.dy[i] = 0;
     }
   }
 
   static double at(const float* tensor, std::size_t i) { return static_cast<double>(tensor[i]); }
+  double beta(std::size_t c) const { return p.has_beta() ? at(t.beta, c) : 0; }
   bool before() const { return p.add && p.by_rows(); }  ///< whether the residual is added before the norm
   double input(std::size_t i) const {
     if (p.pass == Pass::backward) return before() ? at(t.sum, i) : at(t.x, i);
@@ -99,7 +101,7 @@ struct Case {
     }
     for (std::size_t i = 0; i < p.elements(); ++i) {
       const std::size_t s = index.set(i), c = index.channel(i);
-      double z = (input(i) - mean[s]) / std::sqrt(variance[s] + kEpsilon) * at(t.gamma, c) + at(t.beta, c);
+      double z = (input(i) - mean[s]) / std::sqrt(variance[s] + kEpsilon) * at(t.gamma, c) + beta(c);
       if (p.add && !p.by_rows()) z += at(t.residual, i);
       if (p.activation == Activation::relu) z = std::max(z, 0.0);
       ASSERT_NEAR(t.y[i], z, 2e-5) << what << " element " << i;
@@ -133,6 +135,7 @@ struct Case {
     for (std::size_t c = 0; c < p.c; ++c) {
       const double scale = static_cast<double>(p.elements()) / static_cast<double>(p.c);
       ASSERT_NEAR(t.dgamma[c], dgamma[c], 1e-5 * scale) << what << " channel " << c;
+      if (!p.has_beta()) continue;
       ASSERT_NEAR(t.dbeta[c], dbeta[c], 1e-5 * scale) << what << " channel " << c;
     }
   }

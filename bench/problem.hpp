@@ -75,6 +75,7 @@ struct Problem {
   int threads = 1;
 
   bool by_rows() const { return op == Op::layer_norm || op == Op::rms_norm; }
+  bool has_beta() const { return op != Op::rms_norm; }  ///< as in its paper and in PyTorch
   bool matrix() const { return h == 1 && w == 1; }
   /// Whether the values of a channel lie in planes, one behind another.
   bool planes() const { return !by_rows() && layout == Layout::channels_first && !matrix(); }

@@ -16,8 +16,8 @@ What is timed, in no_grad and without autograd:
                  autograd does, it is given copies of x and dy where they are channels-last
   instance_norm  torch.instance_norm; backward what autograd does: aten::native_batch_norm_backward of one sample of N·C
                  channels, of a copy of dy where that is channels-last, and the sums over samples
-  rms_norm       PyTorch 1.13 has none: x·rsqrt(mean(x²) + ε)·γ + β, and its gradients, by the fewest operations, each
-                 with a tensor to write to
+  rms_norm       PyTorch 1.13 has none: x·rsqrt(mean(x²) + ε)·γ, and its gradients, by the fewest operations, each with a
+                 tensor to write to
 PyTorch 1.13 has no norm for the CPU that writes where it is told: the outputs of the others come from the warm heap.
 """
 import argparse
@@ -177,8 +177,8 @@ class Peer:
     def rms_norm(self):
         import torch
 
-        x, dy, gamma, beta = self.x, self.dy, self.gamma, self.beta
-        y, dx, dgamma, dbeta = (torch.zeros_like(t) for t in (x, x, gamma, beta))
+        x, dy, gamma = self.x, self.dy, self.gamma
+        y, dx, dgamma = (torch.zeros_like(t) for t in (x, x, gamma))
         x_hat, product = torch.zeros_like(x), torch.zeros_like(x)
         root, dot = torch.zeros_like(x[:, :1]), torch.zeros_like(x[:, :1])
 
@@ -187,17 +187,16 @@ class Peer:
             torch.mean(product, -1, keepdim=True, out=root)
             root.add_(EPSILON).rsqrt_()
             torch.mul(x, root, out=x_hat)
-            return torch.addcmul(beta, x_hat, gamma, out=y)
+            return torch.mul(x_hat, gamma, out=y)
 
         def backward():  # x_hat and root are forward's
             torch.mul(dy, x_hat, out=product)
             torch.sum(product, 0, out=dgamma)
-            torch.sum(dy, 0, out=dbeta)
             product.mul_(gamma)
             torch.mean(product, -1, keepdim=True, out=dot)
             torch.mul(dy, gamma, out=dx)
             dx.addcmul_(x_hat, dot, value=-1).mul_(root)
-            return dx, dgamma, dbeta
+            return dx, dgamma
 
         forward()
         return {"train": forward, "infer": forward, "backward": backward}
@@ -213,7 +212,7 @@ class Peer:
                 "batch_norm": lambda: functional.batch_norm(x, self.mean.double(), self.variance.double(), gamma, beta,
                                                             self.problem.what != "infer", 0, EPSILON),
                 "layer_norm": lambda: functional.layer_norm(x, x.shape[-1:], gamma, beta, EPSILON),
-                "rms_norm": lambda: x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPSILON) * gamma + beta,
+                "rms_norm": lambda: x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPSILON) * gamma,
                 "group_norm": lambda: functional.group_norm(x, GROUPS, gamma, beta, EPSILON),
                 "instance_norm": lambda: functional.instance_norm(x, None, None, gamma, beta, True, 0, EPSILON),
             }[self.problem.op]()

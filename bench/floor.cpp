@@ -26,8 +26,9 @@ struct Visit {
   std::size_t ahead;  ///< bytes fetched ahead; 0: none
   bool far;           ///< the beginnings of pages are fetched too
   bool second;        ///< into the second cache
+  bool claim;         ///< what is written is claimed, page by page
 };
-constexpr std::size_t kPageBytes = 4 << 10, kFarBytes = 32 << 10, kLineBytes = 64;
+constexpr std::size_t kPageBytes = 4 << 10, kFarBytes = 32 << 10;
 
 }  // namespace equinorm::bench
 #endif
@@ -88,9 +89,21 @@ std::uint8_t PassFrom(const Visit& v, std::size_t offset, std::size_t bytes) {
   return v.out[1] == nullptr ? PassOf<kIn, 1>(v, offset, bytes) : PassOf<kIn, 2>(v, offset, bytes);
 }
 
-std::uint8_t Run(const Visit& v, std::size_t offset, std::size_t bytes) {
+std::uint8_t PassAny(const Visit& v, std::size_t offset, std::size_t bytes) {
   if (v.in[1] == nullptr) return PassFrom<1>(v, offset, bytes);
   return v.in[2] == nullptr ? PassFrom<2>(v, offset, bytes) : PassFrom<3>(v, offset, bytes);
+}
+
+std::uint8_t Run(const Visit& v, std::size_t offset, std::size_t bytes) {
+  if (!v.claim) return PassAny(v, offset, bytes);
+  std::uint8_t all = 0;
+  for (std::size_t end = offset + bytes; offset < end; offset += kPageBytes) {
+    const std::size_t count = std::min(kPageBytes, end - offset);
+    if (v.in[1] != nullptr) ReadLines(v.in[1] + offset, count);
+    FetchToWrite(v.out[0] + offset, count);
+    all = static_cast<std::uint8_t>(all | PassAny(v, offset, count));
+  }
+  return all;
 }
 
 }  // namespace
@@ -142,19 +155,20 @@ std::function<void()> floor(const Problem& p, const Tensors<T>& t, Fetch fetch) 
   const auto out = [](T* tensor) { return reinterpret_cast<std::uint8_t*>(tensor); };
   const Order order = order_of(p, sizeof(T));
   const bool second = fetch == Fetch::second;
-  const std::size_t ahead = fetch == Fetch::nothing ? 0 : second ? 2 * kPageBytes : kPageBytes;
+  const std::size_t ahead = fetch == Fetch::nothing || fetch == Fetch::claim ? 0 : second ? 2 * kPageBytes : kPageBytes;
   Visit reduce{}, apply{};
   if (p.pass == Pass::backward) {
     const T* x = p.by_rows() && p.add ? t.sum : t.x;
     const bool over_residual = !p.by_rows() && p.add && p.activation != Activation::none;
     const T* gate = !over_residual ? nullptr : has_slope_of_sign(p.activation) ? t.y : t.residual;
-    reduce = {{in(x), in(t.dy), in(gate)}, {}, false, ahead, false, second};
-    apply = {{in(x), in(t.dy), in(gate)}, {out(t.dx), out(t.dresidual)}, false, ahead, false, second};
+    reduce = {{in(x), in(t.dy), in(gate)}, {}, false, ahead, false, second, false};
+    apply = {{in(x), in(t.dy), in(gate)}, {out(t.dx), out(t.dresidual)}, false, ahead, false, second, false};
   } else {
-    reduce = {{in(t.x)}, {}, false, ahead, false, second};
-    apply = {{in(t.x), in(t.residual)}, {out(t.y), out(t.sum)}, false, ahead, false, second};
+    reduce = {{in(t.x)}, {}, false, ahead, false, second, false};
+    apply = {{in(t.x), in(t.residual)}, {out(t.y), out(t.sum)}, false, ahead, false, second, false};
   }
   reduce.far = fetch == Fetch::far;
+  apply.claim = fetch == Fetch::claim;
   const bool once = p.by_rows() || (p.op == Op::batch_norm && p.pass == Pass::infer);  // a row stays where it is
   const auto whole_lines = [](std::size_t count) { return count * sizeof(T) % 64 == 0; };
   apply.stream = p.elements() * sizeof(T) >= kernels::kStreamBytes && whole_lines(order.run) &&

@@ -7,6 +7,7 @@
 #include "core/elements.hpp"
 #include "core/philox.hpp"
 #include "floor.hpp"
+#include "kernels/column_plan.hpp"
 #include "memory.hpp"
 #include "ours.hpp"
 #include "parallel/parallel_for.hpp"
@@ -96,6 +97,7 @@ std::vector<Timing> timings(const Problem& p, double seconds) {
   if (peer && (*peer)[p.pass]) contenders.push_back({"onednn", (*peer)[p.pass]});
   for (const Fetch fetch : kFetches) {
     if (p.threads > 1) break;
+    if (fetch == Fetch::claim && !kernels::claims<T>(p.elements(), false)) continue;
     contenders.push_back({"floor", floor(p, t, fetch)});
     if (auto run = plain(p, t, fetch)) contenders.push_back({"plain", std::move(run)});
   }

@@ -263,13 +263,14 @@ std::function<void()> plain(const Problem& p, const Tensors<T>& t, Fetch fetch) 
                      t.residual,
                      backward ? t.dx : t.y,
                      t.dresidual,
-                     (fetch == Fetch::nothing  ? 0
-                      : fetch == Fetch::second ? 2 * kPageBytes
-                                               : kPageBytes) /
+                     (fetch == Fetch::nothing || fetch == Fetch::claim ? 0
+                      : fetch == Fetch::second                         ? 2 * kPageBytes
+                                                                       : kPageBytes) /
                          sizeof(T),
                      fetch == Fetch::far,
                      fetch == Fetch::second,
-                     stream};
+                     stream,
+                     fetch == Fetch::claim};
   if (p.by_rows()) {
     if (kernels.run_rows == nullptr) return nullptr;
     RowData<T> rows{

@@ -248,7 +248,14 @@ HWY_NOINLINE void ApplyColumns(Data<T> t, std::size_t begin, std::size_t rows, s
   std::size_t r = 0;
   // Memory is read and written faster in its order than coefficients are loaded, if they fit the first cache.
   const bool in_order = t.stream && t.second && stride == columns && columns <= 1024;
+  const std::size_t claimed = std::max<std::size_t>(kPageBytes / sizeof(T) / columns / kAside, 1) * kAside;
   for (; !in_order && r + kAside <= rows; r += kAside) {
+    if (t.claim && stride == columns && r % claimed == 0) {
+      const std::size_t at = begin + r * stride, count = std::min(claimed, rows - r) * columns;
+      if constexpr (K::kBackward) ReadLines(t.dy + at, count);
+      if constexpr (K::kAdd && !K::kBackward) ReadLines(t.residual + at, count);
+      FetchToWrite(t.out + at, count);
+    }
     ApplyRows<K, kAside>(t, begin + r * stride, stride, columns, k);
   }
   for (; r < rows; ++r) ApplyRows<K, 1>(t, begin + r * stride, stride, columns, k);

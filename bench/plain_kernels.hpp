@@ -15,6 +15,7 @@ struct Data {
   bool far;           ///< while sums are taken the beginnings of pages are fetched too
   bool second;        ///< fetched into the second cache
   bool stream;        ///< write around the caches
+  bool claim;         ///< claim what columns are written to, a page at a time
 };
 
 /// out = a·x + b forward, a·g + (b·x + c) backward. Behind a relu without a residual z = scale·x + shift has the sign

@@ -59,9 +59,9 @@ inline constexpr double kEpsilon = 1e-5;
 
 /// What a pass fetches by hand of the memory that it reads next: nothing; what lies a page ahead; that and the
 /// beginnings of pages farther ahead while sums are taken (see AccumulatePairs); or what lies two pages ahead, into the
-/// second cache (see FetchFar).
-enum class Fetch { nothing, near, far, second };
-inline constexpr Fetch kFetches[] = {Fetch::nothing, Fetch::near, Fetch::far, Fetch::second};
+/// second cache (see FetchFar). Or it claims what it writes, a page at a time (see Claim in kernels).
+enum class Fetch { nothing, near, far, second, claim };
+inline constexpr Fetch kFetches[] = {Fetch::nothing, Fetch::near, Fetch::far, Fetch::second, Fetch::claim};
 
 struct Problem {
   Op op = Op::batch_norm;

@@ -46,11 +46,8 @@ struct Claim {
   /// One tensor after the other, a page at a time: where reads and writes of more than the second cache holds take
   /// turns line by line, they take longer than both by themselves (measured: with claims 4 to 16 % less).
   HWY_INLINE void operator()(std::size_t begin, std::size_t count) const {
-    constexpr std::size_t kStep = kLineBytes / sizeof(T);
-    for (std::size_t i = begin; input != nullptr && i < begin + count; i += kStep) {
-      static_cast<void>(*reinterpret_cast<const volatile unsigned char*>(input + i));
-    }
-    for (std::size_t i = begin; i < begin + count; i += kStep) FetchToWrite(out + i);
+    if (input != nullptr) ReadLines(input + begin, count);
+    FetchToWrite(out + begin, count);
   }
 };
 

@@ -51,7 +51,7 @@ inline constexpr std::size_t kNearBytes = 8 << 10, kMuchNearBytes = 24 << 10;
 /// How far ahead (bytes) the beginnings of pages are fetched where there is much to come: two lines in a row seem to
 /// set the hardware's own prefetch, which ends with a page, to work on one. Of rows of up to so many elements, of all
 /// inputs, that brought in more than an order that it foresees (measured).
-inline constexpr std::size_t kFarBytes = 32 << 10, kPageBytes = 4 << 10, kLineBytes = 64, kMostByPages = 512;
+inline constexpr std::size_t kFarBytes = 32 << 10, kMostByPages = 512;
 
 /// Adds the pairs term(tag, row, column) of a matrix of up to kMostColumns to sum and product ([columns]), kTogether
 /// rows at a time along their columns, in strips of kColumnStrip vectors. Inputs are what term reads, and what comes

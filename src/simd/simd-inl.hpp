@@ -43,10 +43,20 @@ HWY_INLINE void FetchFar(const T* p) {
   __builtin_prefetch(p, 0, 2);
 }
 
-/// Fetches a line that is to be written.
+inline constexpr std::size_t kLineBytes = 64, kPageBytes = 4 << 10;
+
+/// Fetches the lines of the `count` elements at p, which are to be written.
 template <class T>
-HWY_INLINE void FetchToWrite(T* p) {
-  __builtin_prefetch(p, 1, 3);
+HWY_INLINE void FetchToWrite(T* p, std::size_t count) {
+  for (std::size_t i = 0; i < count; i += kLineBytes / sizeof(T)) __builtin_prefetch(p + i, 1, 3);
+}
+
+/// Reads a byte of each line of the `count` elements at p: unlike a fetch, it is waited for.
+template <class T>
+HWY_INLINE void ReadLines(const T* p, std::size_t count) {
+  for (std::size_t i = 0; i < count; i += kLineBytes / sizeof(T)) {
+    static_cast<void>(*reinterpret_cast<const volatile unsigned char*>(p + i));
+  }
 }
 
 /// Calls f(Constant<0>()) … f(Constant<n − 1>()). Arrays of vectors that are indexed by these alone stay in registers;

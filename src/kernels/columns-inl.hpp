@@ -136,18 +136,12 @@ HWY_INLINE void WithStrip(const Make& make, const F& f) {
   }
 }
 
-/// Calls f with each of one or four coefficients, or where results are stored so with two at a time.
-template <class T, class F, class N>
-HWY_INLINE void ForEachResult(const F& f, const N& only) {
-  f(only);
-}
-template <class T, class F, class N>
-HWY_INLINE void ForEachResult(const F& f, const N& a, const N& b, const N& c, const N& e) {
-  if constexpr (kByPairs<T>) {
-    f(a, b), f(c, e);
-  } else {
-    f(a), f(b), f(c), f(e);
-  }
+/// Calls f(at, count) for what is fetched of kVectors vectors from `begin` on: one vector, or of two bytes two.
+template <class T, std::size_t kVectors, class D, class F>
+HWY_INLINE void ForEachFetch(D d, std::size_t begin, const F& f) {
+  constexpr std::size_t kOfFetch = kByPairs<T> && kVectors > 1 ? 2 : 1;
+  const std::size_t count = kOfFetch * hn::Lanes(d);
+  Unroll<kVectors / kOfFetch>([&](auto i) EQUINORM_INLINE { f(begin + i * count, count); });
 }
 
 template <class T>
@@ -169,18 +163,12 @@ void NormalizeColumns(const Forward<T>& tensors, const Block& block, const Coeff
             const auto make = [&](std::size_t v) HWY_ATTR { return N(PerColumn(), d, k, c + v * hn::Lanes(d)); };
             WithStrip<vectors>(make, [&](const auto&... normalizers) HWY_ATTR {
               for (; r < end; ++r) {
-                std::size_t at = r * block.stride + c;
-                const auto write = [&](const auto&... some) HWY_ATTR {
-                  fetch(at, sizeof...(some) * hn::Lanes(d), t.x);
+                const std::size_t begin = r * block.stride + c;
+                ForEachFetch<T, vectors>(d, begin, [&](std::size_t at, std::size_t count) EQUINORM_INLINE {
+                  fetch(at, count, t.x);
                   if constexpr (stream && residual) FetchFar(t.residual + at + kFarAhead<T>);
-                  if constexpr (sizeof...(some) == 2) {
-                    NormalizePair<gate, residual, stream>(d, t, at, some...);
-                  } else {
-                    Normalize<gate, residual, stream>(d, t, at, hn::Lanes(d), some...);
-                  }
-                  at += sizeof...(some) * hn::Lanes(d);
-                };
-                ForEachResult<T>(write, normalizers...);
+                });
+                NormalizeVectors<gate, residual, stream>(d, t, begin, normalizers...);
               }
             });
           });
@@ -224,22 +212,15 @@ void GradientColumns(const Backward<T>& tensors, const Block& block, const Coeff
             const auto make = [&](std::size_t v) HWY_ATTR { return N(PerColumn(), d, k, c + v * hn::Lanes(d)); };
             WithStrip<vectors>(make, [&](const auto&... differentiators) HWY_ATTR {
               for (; r < end; ++r) {
-                std::size_t at = r * block.stride + c;
-                const auto write = [&](const auto&... some) HWY_ATTR {
-                  const std::size_t count = sizeof...(some) * hn::Lanes(d);
+                const std::size_t begin = r * block.stride + c;
+                ForEachFetch<T, vectors>(d, begin, [&](std::size_t at, std::size_t count) EQUINORM_INLINE {
                   if constexpr (in_order && output) {
                     fetch(at, count, t.x, t.dy, t.y);
                   } else {
                     fetch(at, count, t.x, t.dy);
                   }
-                  if constexpr (sizeof...(some) == 2) {
-                    DifferentiatePair<gate, output, residual, stream>(d, t, at, some...);
-                  } else {
-                    Differentiate<gate, output, residual, stream>(d, t, at, hn::Lanes(d), some...);
-                  }
-                  at += sizeof...(some) * hn::Lanes(d);
-                };
-                ForEachResult<T>(write, differentiators...);
+                });
+                DifferentiateVectors<gate, output, residual, stream>(d, t, begin, differentiators...);
               }
             });
           });

@@ -1,4 +1,4 @@
-// One vector of each elementwise pass, or two whole ones. `count` is Lanes(d) for a whole vector; fewer are loaded and
+// One vector of each elementwise pass, or some whole ones. `count` is Lanes(d) for a whole vector; fewer are loaded and
 // stored alone.
 #if defined(EQUINORM_ELEMENTWISE_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef EQUINORM_ELEMENTWISE_INL_HPP
@@ -124,10 +124,6 @@ struct Differentiator : Normalizer<D> {
   hn::Vec<D> offset, slope;
 };
 
-/// Whether two results are stored at a time: elements of two bytes are rounded in less time so.
-template <class T>
-inline constexpr bool kByPairs = sizeof(T) == 2;
-
 /// Stores a result of a pass that was compiled for kGate and kStream.
 template <Gate kGate, bool kStream, class D, class T>
 HWY_INLINE void StoreResult(hn::Vec<D> v, D d, T* p, std::size_t count, bool stream) {
@@ -136,13 +132,13 @@ HWY_INLINE void StoreResult(hn::Vec<D> v, D d, T* p, std::size_t count, bool str
   }
   StoreCount<kStream>(v, d, p, count);
 }
-/// The same of two.
-template <Gate kGate, bool kStream, class D, class T>
-HWY_INLINE void StoreResults(hn::Vec<D> a, hn::Vec<D> b, D d, T* p, bool stream) {
+/// The same of whole vectors, one behind the other.
+template <Gate kGate, bool kStream, std::size_t n, class D, class T>
+HWY_INLINE void StoreResults(const hn::Vec<D> (&v)[n], D d, T* p, bool stream) {
   if constexpr (kGate == Gate::any && !kStream) {
-    if (stream) return StorePair<true>(a, b, d, p);
+    if (stream) return StoreVectors<true>(v, d, p);
   }
-  StorePair<kStream>(a, b, d, p);
+  StoreVectors<kStream>(v, d, p);
 }
 
 /// y of a vector.
@@ -159,13 +155,21 @@ template <Gate kGate, bool kResidual, bool kStream, class T, class D>
 HWY_INLINE void Normalize(D d, const Forward<T>& t, std::size_t at, std::size_t count, const Normalizer<D>& n) {
   StoreResult<kGate, kStream>(Normalized<kGate, kResidual>(d, t, at, count, n), d, t.y + at, count, t.stream);
 }
-template <Gate kGate, bool kResidual, bool kStream, class T, class D>
-HWY_INLINE void NormalizePair(D d, const Forward<T>& t, std::size_t at, const Normalizer<D>& first,
-                              const Normalizer<D>& second) {
+/// y of whole vectors, one behind the other. All are read before one is written: a load seems to wait for a store just
+/// before it to the same place of another page (measured: where y begins a line or two behind x in its page, copies
+/// vector by vector took up to twice as long). So of all passes.
+template <Gate kGate, bool kResidual, bool kStream, class T, class D, class... More>
+HWY_INLINE void NormalizeVectors(D d, const Forward<T>& t, std::size_t at, const Normalizer<D>& first,
+                                 const More&... more) {
   constexpr std::size_t kLanes = hn::MaxLanes(d);
-  const auto a = Normalized<kGate, kResidual>(d, t, at, kLanes, first);
-  const auto b = Normalized<kGate, kResidual>(d, t, at + kLanes, kLanes, second);
-  StoreResults<kGate, kStream>(a, b, d, t.y + at, t.stream);
+  std::size_t next = at;
+  const auto one = [&](const Normalizer<D>& n) EQUINORM_INLINE {
+    const auto y = Normalized<kGate, kResidual>(d, t, next, kLanes, n);
+    next += kLanes;
+    return y;
+  };
+  const hn::Vec<D> y[] = {one(first), one(more)...};
+  StoreResults<kGate, kStream>(y, d, t.y + at, t.stream);
 }
 
 /// g, where x − mean = difference. z is computed again, to the same bits as in forward.
@@ -206,13 +210,19 @@ HWY_INLINE void Differentiate(D d, const Backward<T>& t, std::size_t at, std::si
   const auto dx = Differentiated<kGate, kOutput, kResidual, kStream>(d, t, at, count, n);
   StoreResult<kGate, kStream>(dx, d, t.dx + at, count, t.stream);
 }
-template <Gate kGate, bool kOutput, bool kResidual, bool kStream, class T, class D>
-HWY_INLINE void DifferentiatePair(D d, const Backward<T>& t, std::size_t at, const Differentiator<D>& first,
-                                  const Differentiator<D>& second) {
+/// The same of whole vectors.
+template <Gate kGate, bool kOutput, bool kResidual, bool kStream, class T, class D, class... More>
+HWY_INLINE void DifferentiateVectors(D d, const Backward<T>& t, std::size_t at, const Differentiator<D>& first,
+                                     const More&... more) {
   constexpr std::size_t kLanes = hn::MaxLanes(d);
-  const auto a = Differentiated<kGate, kOutput, kResidual, kStream>(d, t, at, kLanes, first);
-  const auto b = Differentiated<kGate, kOutput, kResidual, kStream>(d, t, at + kLanes, kLanes, second);
-  StoreResults<kGate, kStream>(a, b, d, t.dx + at, t.stream);
+  std::size_t next = at;
+  const auto one = [&](const Differentiator<D>& n) EQUINORM_INLINE {
+    const auto dx = Differentiated<kGate, kOutput, kResidual, kStream>(d, t, next, kLanes, n);
+    next += kLanes;
+    return dx;
+  };
+  const hn::Vec<D> dx[] = {one(first), one(more)...};
+  StoreResults<kGate, kStream>(dx, d, t.dx + at, t.stream);
 }
 
 }  // namespace HWY_NAMESPACE

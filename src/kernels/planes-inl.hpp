@@ -13,17 +13,21 @@ HWY_BEFORE_NAMESPACE();
 namespace equinorm {
 namespace HWY_NAMESPACE {
 
-/// Calls body(vectors, offset, count) for the vectors of a plane that begins at `begin`: one, whole or not, or where
-/// results are stored so two.
-template <class T, class Body>
-HWY_INLINE void ForEachVector(std::size_t begin, std::size_t length, const Body& body) {
-  constexpr std::size_t kLanes = hn::MaxLanes(Tag<T>());
+/// For a plane that begins at `begin`: calls fetch(offset) for what is fetched of it, a vector, or of two bytes two,
+/// four(offset) behind those of four vectors, and behind the others one(offset, count), whole or not.
+template <class T, class Fetch, class Four, class One>
+HWY_INLINE void ForEachVector(std::size_t begin, std::size_t length, const Fetch& fetch, const Four& four,
+                              const One& one) {
+  constexpr std::size_t kLanes = hn::MaxLanes(Tag<T>()), kOfFetch = kByPairs<T> ? 2 : 1;
   std::size_t i = 0;
-  if constexpr (kByPairs<T>) {
-    for (; i + 2 * kLanes <= length; i += 2 * kLanes) body(Static<2>(), begin + i, 2 * kLanes);
+  for (; i + 4 * kLanes <= length; i += 4 * kLanes) {
+    Unroll<4 / kOfFetch>([&](auto k) EQUINORM_INLINE { fetch(begin + i + k * kOfFetch * kLanes); });
+    four(begin + i);
   }
-  for (; i + kLanes <= length; i += kLanes) body(Static<1>(), begin + i, kLanes);
-  if (i < length) body(Static<1>(), begin + i, length - i);
+  for (; i < length; i += kLanes) {
+    fetch(begin + i);
+    one(begin + i, std::min(length - i, kLanes));
+  }
 }
 
 /// Meanwhile the next planes are fetched, where `ahead` is not 0: memory would wait else for the statistics of these.
@@ -39,16 +43,17 @@ void NormalizePlanes(const Forward<T>& tensors, const PlaneBlock& block, const C
     for (std::size_t s = 0; s < samples; ++s) {
       for (std::size_t c = 0; c < channels; ++c) {
         const Normalizer<D> normalizer(PerChannel(), D(), k, c);
-        ForEachVector<T>(s * stride + c * spacing, length,
-                         [&](auto vectors, std::size_t at, std::size_t count) HWY_ATTR {
-                           if constexpr (kFetches) hwy::Prefetch(t.x + at + t.ahead);
-                           if constexpr (kFetches && residual) FetchFar(t.residual + at + kFarAhead<T>);
-                           if constexpr (vectors == 2) {
-                             NormalizePair<gate, residual, stream>(D(), t, at, normalizer, normalizer);
-                           } else {
-                             Normalize<gate, residual, stream>(D(), t, at, count, normalizer);
-                           }
-                         });
+        ForEachVector<T>(
+            s * stride + c * spacing, length,
+            [&](std::size_t at) EQUINORM_INLINE {
+              if constexpr (kFetches) hwy::Prefetch(t.x + at + t.ahead);
+              if constexpr (kFetches && residual) FetchFar(t.residual + at + kFarAhead<T>);
+            },
+            [&](std::size_t at) EQUINORM_INLINE {
+              NormalizeVectors<gate, residual, stream>(D(), t, at, normalizer, normalizer, normalizer, normalizer);
+            },
+            [&](std::size_t at, std::size_t count)
+                EQUINORM_INLINE { Normalize<gate, residual, stream>(D(), t, at, count, normalizer); });
       }
     }
   });
@@ -82,16 +87,18 @@ void GradientPlanes(const Backward<T>& tensors, const PlaneBlock& block, const C
       for (std::size_t c = 0; c < channels; ++c) {
         const Differentiator<D> differentiator(PerChannel(), D(), k, c);
         ForEachVector<T>(
-            s * stride + c * spacing, length, [&](auto vectors, std::size_t at, std::size_t count) HWY_ATTR {
+            s * stride + c * spacing, length,
+            [&](std::size_t at) EQUINORM_INLINE {
               FetchFar(t.x + at + t.ahead);
               FetchFar(t.dy + at + t.ahead);
               if constexpr (output) FetchFar(t.y + at + t.ahead);
-              if constexpr (vectors == 2) {
-                DifferentiatePair<gate, output, residual, stream>(D(), t, at, differentiator, differentiator);
-              } else {
-                Differentiate<gate, output, residual, stream>(D(), t, at, count, differentiator);
-              }
-            });
+            },
+            [&](std::size_t at) EQUINORM_INLINE {
+              const auto& n = differentiator;
+              DifferentiateVectors<gate, output, residual, stream>(D(), t, at, n, n, n, n);
+            },
+            [&](std::size_t at, std::size_t count)
+                EQUINORM_INLINE { Differentiate<gate, output, residual, stream>(D(), t, at, count, differentiator); });
       }
     }
   });

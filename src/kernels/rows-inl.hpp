@@ -130,11 +130,9 @@ HWY_INLINE void WriteRow(D d, T* y, std::size_t features, const Value& value) {
   constexpr std::size_t kLanes = hn::MaxLanes(d);
   std::size_t i = 0;
   for (; i + kRowVectors * kLanes <= features; i += kRowVectors * kLanes) {
-    Unroll<kRowVectors / 2>([&](auto pair) EQUINORM_INLINE {
-      constexpr std::size_t kFirst = 2 * pair * kLanes, kSecond = kFirst + kLanes;
-      const auto first = value(i, kFirst, kLanes), second = value(i, kSecond, kLanes);
-      StorePair<kStream>(first, second, d, y + i + kFirst);
-    });
+    hn::Vec<D> values[kRowVectors];  // all are read before one is written: see NormalizeVectors
+    Unroll<kRowVectors>([&](auto v) EQUINORM_INLINE { values[v] = value(i, v * kLanes, kLanes); });
+    StoreVectors<kStream>(values, d, y + i);
   }
   for (; i < features; i += kLanes) {
     const std::size_t count = std::min(features - i, kLanes);

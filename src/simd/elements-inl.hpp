@@ -158,6 +158,10 @@ HWY_INLINE void StoreElements(hn::Vec<D> v, D d, float16* HWY_RESTRICT p) {
   }
 }
 
+/// Whether two results are stored at a time: elements of two bytes are rounded in less time so.
+template <class T>
+inline constexpr bool kByPairs = sizeof(T) == 2;
+
 /// Rounds a and b, results of arithmetic (a NaN among them is quiet), and writes them to the 2·Lanes(d) elements at p,
 /// to the same bits as StoreElements.
 template <bool kStream, class D, class T>

@@ -70,6 +70,17 @@ HWY_INLINE void Unroll(const F& f) {
   UnrollOver(std::make_index_sequence<n>(), f);
 }
 
+/// Writes results of arithmetic, n vectors, one behind the other.
+template <bool kStream, std::size_t n, class D, class T>
+HWY_INLINE void StoreVectors(const hn::Vec<D> (&v)[n], D d, T* p) {
+  constexpr std::size_t kLanes = hn::MaxLanes(D());
+  if constexpr (kByPairs<T> && n % 2 == 0) {
+    Unroll<n / 2>([&](auto i) EQUINORM_INLINE { StorePair<kStream>(v[2 * i], v[2 * i + 1], d, p + 2 * i * kLanes); });
+  } else {
+    Unroll<n>([&](auto i) EQUINORM_INLINE { StoreElements<kStream>(v[i], d, p + i * kLanes); });
+  }
+}
+
 /// The shift that moments are taken about is the mean of every how-manieth of `count` values: of 8 to 15 of them.
 inline std::size_t SampleStep(std::size_t count) {
   return count < 16 ? 1 : count / 8;

@@ -37,10 +37,10 @@ inline constexpr std::size_t kMeeting = 2048;
 inline constexpr std::size_t kMostClaimed = kPageBytes / sizeof(float) / kLeastTileRows;
 
 /// What precedes a tile whose output stays in the caches: the lines of `out` are fetched, those of an input beside x
-/// read before. Nothing does where out is absent.
+/// read before.
 template <class T>
 struct Claim {
-  T* out;
+  T* out;          ///< or nullptr: nothing is claimed
   const T* input;  ///< or nullptr
 
   /// One tensor after the other, a page at a time: where reads and writes of more than the second cache holds take

@@ -49,7 +49,7 @@ HWY_INLINE void Fetch(const Data<T>& t, std::size_t at) {
 /// Of what lies 32 KiB behind the `count` elements from `at` on, the first two lines of every page.
 template <class K, class T>
 HWY_INLINE void FetchPages(const Data<T>& t, std::size_t at, std::size_t count) {
-  constexpr std::size_t kFar = (32 << 10) / sizeof(T), kPage = 4096 / sizeof(T), kLine = 64 / sizeof(T);
+  constexpr std::size_t kFar = (32 << 10) / sizeof(T), kPage = kPageBytes / sizeof(T), kLine = kLineBytes / sizeof(T);
   if (!t.far) return;
   for (std::size_t i = at + kFar; i < at + count + kFar; i += kPage) {
     for (const std::size_t line : {i, i + kLine}) {
@@ -192,7 +192,7 @@ HWY_NOINLINE void SumColumns(Data<T> t, std::size_t begin, std::size_t rows, std
   const std::size_t few = std::max<std::size_t>(kFirstCacheBytes / (columns * sizeof(T)), 8);
   const std::size_t block = columns <= kStrip * hn::MaxLanes(Tag<T>()) && !t.far ? rows : few;
   // Long rows are fetched in the order of memory, the block behind while one is read.
-  constexpr std::size_t kLine = 64 / sizeof(T);
+  constexpr std::size_t kLine = kLineBytes / sizeof(T);
   const bool in_order = t.second && stride == columns && block < rows;
   std::size_t next = begin + block * stride;
   if (in_order) t.ahead = 0;

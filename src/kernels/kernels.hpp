@@ -143,7 +143,8 @@ struct Kernels {
   /// Rows begin … end − 1, statistics included: layer norm, and RMS norm, which takes no mean.
   void (*layer_forward)(const RowForward<T>& norm, std::size_t begin, std::size_t end);
   void (*rms_forward)(const RowForward<T>& norm, std::size_t begin, std::size_t end);
-  /// Adds the rows' Σ g·x̂ and Σ g, in double, to dgamma and dbeta ([features]; both nullptr: not wanted).
+  /// Adds the rows' Σ g·x̂ and Σ g, in double, to dgamma and dbeta ([features]; nullptr: not wanted,
+  /// and Σ g never without the other).
   void (*layer_backward)(const RowBackward<T>& norm, std::size_t begin, std::size_t end, double* dgamma, double* dbeta);
   void (*rms_backward)(const RowBackward<T>& norm, std::size_t begin, std::size_t end, double* dgamma, double* dbeta);
 };

@@ -165,7 +165,8 @@ void run_forward(const Matrix& m, kernels::RowForward<T> norm, Kernel kernel, co
   for (double* statistic : {norm.mean, norm.variance}) m.clear(kernels::Rows<double>{statistic, 1}, 1, workers);
 }
 
-/// Runs kernel(norm, begin, end, dgamma, dbeta) over all valid rows, and writes the parameters' gradients.
+/// Runs kernel(norm, begin, end, dgamma, dbeta) over all valid rows, and writes the parameters' gradients. Of these the
+/// kernel adds to either what is not null; dgamma is if both are.
 template <class T, class Kernel>
 void run_backward(const Matrix& m, kernels::RowBackward<T> norm, const AffineGradients<T>& gradients, Kernel kernel,
                   const Execution& execution) {
@@ -185,8 +186,9 @@ void run_backward(const Matrix& m, kernels::RowBackward<T> norm, const AffineGra
     auto* sums = static_cast<double*>(memory.base());
     parallel_for(chunks.count, workers, [&](std::size_t chunk) {
       double* dgamma = sums + 2 * chunk * m.features;
+      double* dbeta = gradients.beta == nullptr ? nullptr : dgamma + m.features;
       std::fill_n(dgamma, 2 * m.features, 0.0);
-      run(chunk * chunks.rows, std::min((chunk + 1) * chunks.rows, m.valid), dgamma, dgamma + m.features);
+      run(chunk * chunks.rows, std::min((chunk + 1) * chunks.rows, m.valid), dgamma, dbeta);
     });
     for (std::size_t chunk = 1; chunk < chunks.count; ++chunk) {
       for (std::size_t i = 0; i < 2 * m.features; ++i) sums[i] += sums[2 * chunk * m.features + i];

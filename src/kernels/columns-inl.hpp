@@ -27,11 +27,14 @@ inline constexpr std::size_t kTileOfOne = 8192, kTileOfTwo = 2048, kStreamedHalv
 /// Rows of a tile, however wide: in fewer, coefficients cost as much to load as what they are applied to.
 inline constexpr std::size_t kLeastTileRows = 4;
 /// The longest rows whose coefficients stay in the first cache beside what they are applied to.
-inline constexpr std::size_t kMostAlong = 1024;
-/// Rows a multiple of this apart (bytes) meet at the same places of their pages: loads of one then seem to wait for
-/// stores of another (measured: strips down rows of 1024 floats took up to half as long again, if both tensors began
-/// alike, as large ones do).
-inline constexpr std::size_t kMeeting = 2048;
+inline constexpr std::size_t kMostAlong = 1040;
+
+/// Whether rows so far apart (bytes) meet at the same places of their pages: loads of one then seem to wait for stores
+/// of another (measured: strips down rows of 1024 floats took up to half as long again, if both tensors began alike, as
+/// large ones do; down those of a page and a line, of 65 channels, up to a third).
+constexpr bool RowsMeet(std::size_t stride) {
+  return stride % (kPageBytes / 2) == 0 || stride % kPageBytes == kLineBytes;
+}
 
 /// The longest rows whose output is claimed: four are a page of floats.
 inline constexpr std::size_t kMostClaimed = kPageBytes / sizeof(float) / kLeastTileRows;
@@ -66,7 +69,7 @@ HWY_INLINE void ForEachTile(const Block& block, bool stream, const Claim<T>& cla
   if (claims) rows = block.columns <= kNarrowColumns ? kPageBytes / sizeof(T) / block.columns : kLeastTileRows;
   const bool in_order =
       !kByPairs<T> && block.columns == block.stride && block.columns > kStrip && block.columns <= kMostAlong;
-  const bool meet = block.stride * sizeof(T) % kMeeting == 0;
+  const bool meet = RowsMeet(block.stride * sizeof(T));
   const std::size_t tile = (in_order && (stream || meet)) || (stream && !kWholeLines) ? 1 : rows;
   for (std::size_t r = 0; r < block.rows; r += tile) {
     const std::size_t end = std::min(r + tile, block.rows);

@@ -39,7 +39,7 @@ void NormalizePlanes(const Forward<T>& tensors, const PlaneBlock& block, const C
     const Forward<T> t = tensors;
     const Coefficients<T> k = coefficients;
     constexpr bool kFetches = stream || gate == Gate::any || kByPairs<T>;  // else ahead is 0
-    const auto [samples, stride, channels, spacing, length] = block;
+    const auto [samples, stride, channels, spacing, length, cached] = block;
     for (std::size_t s = 0; s < samples; ++s) {
       for (std::size_t c = 0; c < channels; ++c) {
         const Normalizer<D> normalizer(PerChannel(), D(), k, c);
@@ -82,7 +82,7 @@ void GradientPlanes(const Backward<T>& tensors, const PlaneBlock& block, const C
     using D = Tag<T>;
     const Backward<T> t = tensors;
     const Coefficients<T> k = coefficients;
-    const auto [samples, stride, channels, spacing, length] = block;
+    const auto [samples, stride, channels, spacing, length, cached] = block;
     for (std::size_t s = 0; s < samples; ++s) {
       for (std::size_t c = 0; c < channels; ++c) {
         const Differentiator<D> differentiator(PerChannel(), D(), k, c);

@@ -16,6 +16,7 @@ struct Block {
 /// `stride` elements apart; within a sample, channels are `spacing` apart.
 struct PlaneBlock {
   std::size_t samples, stride, channels, spacing, length;
+  bool cached = false;  ///< the caches hold all that there is
 };
 inline constexpr std::size_t kMaxPlaneChannels = 32;
 

@@ -116,18 +116,29 @@ template <class D>
 using LanePairs = PairSums<D, LaneSums<D>::kVectors>;
 
 /// Adds the pairs of one segment of `length` values: value(i) gives those of the vector at i, last(i, count) those of
-/// its first `count` lanes and anything else in the others.
-template <class D, class Value, class Last>
+/// its first `count` lanes and anything else in the others. kWaits: sums wait until kSumsTogether of them are widened.
+template <bool kWaits = false, class D, class Value, class Last>
 HWY_INLINE void AddPairs(D d, std::size_t length, const Value& value, const Last& last, LanePairs<D>& sums) {
   constexpr std::size_t kLanes = hn::MaxLanes(D());
   const std::size_t whole = length / kSegmentLanes;
   const auto at = [&](std::size_t group, std::size_t v)
                       EQUINORM_INLINE { return value(group * kSegmentLanes + v * kLanes); };
-  std::size_t j = 0;
-  for (; j + kTogether <= whole; j += kTogether) sums.AddTogether(j, at);
-  if (j < whole) sums.Add(j, whole, at);
+  if constexpr (kWaits) {
+    constexpr std::size_t kAll = kSumsTogether * kTogether;
+    typename LanePairs<D>::Sums waiting;
+    for (std::size_t j = 0; j < whole; j += kTogether) {
+      waiting.Add(j + kTogether <= whole ? LanePairs<D>::Together(j, at) : LanePairs<D>::Fewer(j, whole, at));
+      if ((j + kTogether) % kAll != 0 && j + kTogether < whole) continue;
+      sums.Add(waiting);
+      waiting = {};
+    }
+  } else {
+    std::size_t j = 0;
+    for (; j + kTogether <= whole; j += kTogether) sums.Add(LanePairs<D>::Together(j, at));
+    if (j < whole) sums.Add(LanePairs<D>::Fewer(j, whole, at));
+  }
   if (whole * kSegmentLanes == length) return;
-  sums.Add(whole, whole + 1, [&](std::size_t group, std::size_t v) EQUINORM_INLINE {
+  sums.Add(LanePairs<D>::Fewer(whole, whole + 1, [&](std::size_t group, std::size_t v) EQUINORM_INLINE {
     const std::size_t i = group * kSegmentLanes + v * kLanes, count = std::min(length - std::min(i, length), kLanes);
     if (count == kLanes) return value(i);
     if (count == 0) return Pair<D>{hn::Zero(d), hn::Zero(d), hn::Zero(d)};
@@ -135,7 +146,7 @@ HWY_INLINE void AddPairs(D d, std::size_t length, const Value& value, const Last
     const auto mask = hn::FirstN(d, count);
     return Pair<D>{hn::IfThenElseZero(mask, pair.value), hn::IfThenElseZero(mask, pair.a),
                    hn::IfThenElseZero(mask, pair.b)};
-  });
+  }));
 }
 
 /// The total of one of the two, lanes added by halves.
@@ -221,13 +232,14 @@ inline std::size_t SampledLength(std::size_t length, std::size_t step = 1) {
 }
 
 /// Takes the moments of each channel into mean and m2 ([channels]), which hold those of `count` values before.
-/// Differences are from the mean of a sample; where that misled (is_misled), they are summed again, in double.
+/// Differences are from the mean of a sample; where that misled (is_misled), they are summed again, in double. In the
+/// caches nothing is fetched and sums wait (measured: together 4 to 7 % less, each by itself no gain).
 template <class T>
 void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, std::size_t count, double* HWY_RESTRICT mean,
                   double* HWY_RESTRICT m2) {
   using D = Tag<T>;
   constexpr D d;
-  const auto [samples, stride, channels, spacing, length] = planes;  // clang 14 lets no lambda capture these
+  const auto [samples, stride, channels, spacing, length, cached] = planes;  // clang 14 lets no lambda capture these
   const double n = static_cast<double>(samples * length), inverse = 1 / n;
 
   const std::size_t step = SampleStep(samples), sampled = SampledLength(length, step);
@@ -263,13 +275,21 @@ void PlaneMoments(const T* HWY_RESTRICT x, const PlaneBlock& planes, std::size_t
         const auto difference = hn::Sub(value, shift);
         return Pair<D>{difference, difference, difference};
       };
-      AddPairs(
-          d, length,
-          [&](std::size_t i) EQUINORM_INLINE {
-            FetchFar(segment + i + kFarAhead<T>);
-            return pair(LoadElements(d, segment + i));
-          },
-          [&](std::size_t i, std::size_t rest) EQUINORM_INLINE { return pair(LoadFirst(d, segment + i, rest)); }, sums);
+      const auto add = [&, length = length](const auto& fetch) EQUINORM_INLINE {
+        AddPairs<true>(
+            d, length,
+            [&](std::size_t i) EQUINORM_INLINE {
+              fetch(segment + i + kFarAhead<T>);
+              return pair(LoadElements(d, segment + i));
+            },
+            [&](std::size_t i, std::size_t rest) EQUINORM_INLINE { return pair(LoadFirst(d, segment + i, rest)); },
+            sums);
+      };
+      if (cached) {
+        add([](const T*) EQUINORM_INLINE {});
+      } else {
+        add([](const T* p) EQUINORM_INLINE { FetchFar(p); });
+      }
       if (s + 1 == samples) {
         finish(c, sums);
       } else if (channels > 1) {
@@ -289,7 +309,7 @@ HWY_INLINE void PlaneDots(const T* HWY_RESTRICT x, const PlaneBlock& planes, con
   using D = Tag<T>;
   constexpr D d;
   constexpr std::size_t kLanes = hn::MaxLanes(d);
-  const auto [samples, stride, channels, spacing, length] = planes;  // clang 14 lets no lambda capture these
+  const auto [samples, stride, channels, spacing, length, cached] = planes;  // clang 14 lets no lambda capture these
   HWY_ALIGN double all[kMaxPlaneChannels][LanePairs<D>::kSaved];
   LanePairs<D> sums;
   for (std::size_t s = 0; s < samples; ++s) {

@@ -251,6 +251,7 @@ class PairSums {
  public:
   using Wide = Widened<D>;
   using D64 = typename Wide::Wide;
+  using Sums = Pairs<D, kVectors>;
 
   HWY_INLINE PairSums() {
     for (std::size_t v = 0; v < kVectors; ++v) {
@@ -258,25 +259,25 @@ class PairSums {
     }
   }
 
-  /// Adds value(i, v) for i = begin … begin + kTogether − 1 and all v.
+  /// The sums of value(i, v) for i = begin … begin + kTogether − 1, for all v.
   template <class Value>
-  HWY_INLINE void AddTogether(std::size_t begin, const Value& value) {
-    Pairs<D, kVectors> pairs;
+  static HWY_INLINE Sums Together(std::size_t begin, const Value& value) {
+    Sums pairs;
     Unroll<kVectors>([&](auto v) EQUINORM_INLINE { pairs.Set(v, value(begin, v)); });
     Unroll<kTogether - 1>([&](auto i) EQUINORM_INLINE {
       Unroll<kVectors>([&](auto v) EQUINORM_INLINE { pairs.Add(v, value(begin + 1 + i, v)); });
     });
-    Add(pairs);
+    return pairs;
   }
   /// The same for i = begin … end − 1, fewer of them.
   template <class Value>
-  HWY_INLINE void Add(std::size_t begin, std::size_t end, const Value& value) {
-    Pairs<D, kVectors> pairs;
+  static HWY_INLINE Sums Fewer(std::size_t begin, std::size_t end, const Value& value) {
+    Sums pairs;
     for (std::size_t v = 0; v < kVectors; ++v) pairs.Set(v, value(begin, v));
     for (std::size_t i = begin + 1; i < end; ++i) {
       for (std::size_t v = 0; v < kVectors; ++v) pairs.Add(v, value(i, v));
     }
-    Add(pairs);
+    return pairs;
   }
 
   /// Adds what up to kTogether pairs came to.

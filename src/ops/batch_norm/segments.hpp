@@ -131,7 +131,8 @@ class Segments {
   void moments(const Part& part, const T* x) const {
     std::size_t count = 0;
     for (std::size_t i = part.first_piece; i < part.end_piece; ++i) {
-      const PlaneBlock block = p_.block(part.begin, part.end, i);
+      PlaneBlock block = p_.block(part.begin, part.end, i);
+      block.cached = kernels::is_cached<T>(g_.elements);
       with_kernels([&](const auto& run) {
         run.plane_moments(x + p_.offset(part.begin, i), block, count, s_.first + at(part.begin, part.index),
                           s_.second + at(part.begin, part.index));

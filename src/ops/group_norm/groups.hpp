@@ -246,7 +246,7 @@ class Groups {
       const std::size_t count = std::min(kMaxPlaneChannels, last - k);
       for (std::size_t i = 0; i < length; i += Plan::kPieceElements) {
         const std::size_t piece_length = std::min(Plan::kPieceElements, length - i);
-        kernel_.plane_moments(x + at + (k - first) * spacing + i, {1, 0, count, spacing, piece_length}, i,
+        kernel_.plane_moments(x + at + (k - first) * spacing + i, {1, 0, count, spacing, piece_length, cached_}, i,
                               found.first + k, found.second + k);
       }
     }
@@ -484,6 +484,7 @@ class Groups {
   const Affine<T>& affine_;
   Workers workers_;
   const bool much_ = kernels::is_much<T>(g_.samples * g_.sample_elements());
+  const bool cached_ = kernels::is_cached<T>(g_.samples * g_.sample_elements());
   const kernels::Kernels<T>& kernel_ = kernels::get<T>();
 };
 

@@ -10,7 +10,7 @@ namespace equinorm::bench {
 
 struct Measurement {
   Problem problem;
-  /// copy, equinorm; onednn where it has the problem; floor of one thread; one_thread beside more.
+  /// copy, equinorm; onednn where it has the problem; floor of one thread; one_thread and one_thread_again beside more.
   std::vector<Timing> timings;
 
   /// nullptr: not measured.

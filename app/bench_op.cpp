@@ -82,7 +82,7 @@ void run(const OpOptions& o) {
              problem.threads == 1 ? "" : "s", simd_target());
   for (const auto& t : measured.timings) {
     const bench::Ratio ratio = measured.of_copy(t);
-    fmt::print("  {:<10} {:10.5f} ms  {:6.2f} × copy  ({:.2f} to {:.2f}, spread {:.0f} %)\n", t.name, t.median_ms,
+    fmt::print("  {:<16} {:10.5f} ms  {:6.2f} × copy  ({:.2f} to {:.2f}, spread {:.0f} %)\n", t.name, t.median_ms,
                ratio.median, ratio.low, ratio.high, t.spread * 100);
   }
 }

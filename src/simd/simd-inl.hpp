@@ -264,9 +264,14 @@ class PairSums {
   static HWY_INLINE Sums Together(std::size_t begin, const Value& value) {
     Sums pairs;
     Unroll<kVectors>([&](auto v) EQUINORM_INLINE { pairs.Set(v, value(begin, v)); });
-    Unroll<kTogether - 1>([&](auto i) EQUINORM_INLINE {
-      Unroll<kVectors>([&](auto v) EQUINORM_INLINE { pairs.Add(v, value(begin + 1 + i, v)); });
-    });
+    const auto add = [&](std::size_t i) EQUINORM_INLINE {
+      Unroll<kVectors>([&](auto v) EQUINORM_INLINE { pairs.Add(v, value(begin + i, v)); });
+    };
+    if constexpr (kVectors <= 4) {
+      Unroll<kTogether - 1>([&](auto i) EQUINORM_INLINE { add(i + 1); });
+    } else {  // long enough: unrolled, that took a third of the time in which kernels compile
+      for (std::size_t i = 1; i < kTogether; ++i) add(i);
+    }
     return pairs;
   }
   /// The same for i = begin … end − 1, fewer of them.

@@ -26,7 +26,7 @@ inline constexpr std::size_t kElementwiseColumns = hn::MaxLanes(Tag<T>()) * kEle
 inline constexpr std::size_t kTileOfOne = 8192, kTileOfTwo = 2048, kStreamedHalves = 2048;
 /// Rows of a tile, however wide: in fewer, coefficients cost as much to load as what they are applied to.
 inline constexpr std::size_t kLeastTileRows = 4;
-/// The longest rows whose coefficients stay in the first cache beside what they are applied to.
+/// The longest rows whose coefficients stay in the first cache beside what they are applied to: of 65 channels, folded.
 inline constexpr std::size_t kMostAlong = 1040;
 
 /// Whether rows so far apart (bytes) meet at the same places of their pages: loads of one then seem to wait for stores

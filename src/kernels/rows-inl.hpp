@@ -1,5 +1,5 @@
 // The row family: layer norm (kCentered) and RMS norm. Rows go in blocks that stay in the first caches: all that is
-// done with a block is done before the next one, which is meanwhile fetched.
+// done with a block is done before the next one, which is meanwhile fetched. Short ones go one by one in backward.
 #if defined(EQUINORM_KERNELS_ROWS_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef EQUINORM_KERNELS_ROWS_INL_HPP
 #undef EQUINORM_KERNELS_ROWS_INL_HPP
@@ -119,8 +119,24 @@ struct RowNormalizer {
       return hn::Mul(x, inverse);
     }
   }
+  /// Without what the mean lacks: sums of many make up for that at their end.
+  HWY_INLINE hn::Vec<D> Rough(hn::Vec<D> x) const { return hn::Mul(kCentered ? hn::Sub(x, mean) : x, inverse); }
 
   hn::Vec<D> mean, inverse, rest;
+};
+
+/// What makes dx of x̂ and h.
+template <bool kCentered, class D>
+struct RowDifferentiator : RowNormalizer<kCentered, D> {
+  template <class T>
+  HWY_INLINE RowDifferentiator(D d, const RowCoefficients<T>& k)
+      : RowNormalizer<kCentered, D>(d, k), mean_h(hn::Set(d, k.mean_h)), mean_hx(hn::Set(d, k.mean_hx)) {}
+
+  HWY_INLINE hn::Vec<D> Gradient(hn::Vec<D> x_hat, hn::Vec<D> h) const {
+    return hn::Mul(NegMulAdd(D(), x_hat, mean_hx, kCentered ? hn::Sub(h, mean_h) : h), this->inverse);
+  }
+
+  hn::Vec<D> mean_h, mean_hx;
 };
 
 /// Writes value(index, offset, count) for the vectors of a row: each begins at index + offset and has `count` elements,
@@ -421,8 +437,7 @@ HWY_NOINLINE void SumRow(const RowBackward<T>& n, std::size_t r, RowCoefficients
     const auto value = LoadCount(d, x + i, count);
     const RowGradient<kGate, D, T> gradient(d, n, dy + i, count, normalize(value),
                                             LoadCount(d, affine.gamma.at(i), count), affine.beta.at(i));
-    const auto x_hat = hn::Mul(kCentered ? hn::Sub(value, normalize.mean) : value, normalize.inverse);
-    return Pair<D>{kCentered ? gradient.h : hn::Zero(d), gradient.h, x_hat};
+    return Pair<D>{kCentered ? gradient.h : hn::Zero(d), gradient.h, normalize.Rough(value)};
   };
   AddPairs(
       d, n.features,
@@ -463,8 +478,7 @@ HWY_INLINE void GradientStrip(const RowBackward<T>& n, const RowAffine<T>& affin
       const RowCoefficients<T>& row = k[r - first];
       if (row.careful) [[unlikely]]
         continue;
-      const RowNormalizer<kCentered, D> normalize(d, row);
-      const auto mean_h = hn::Set(d, row.mean_h), mean_hx = hn::Set(d, row.mean_hx);
+      const RowDifferentiator<kCentered, D> normalize(d, row);
       const T *x = xs.data + r * xs.stride + column, *dy = dys.data + r * dys.stride + column, *dsum = dsums.at(r);
       T* dx = dxs.data + r * dxs.stride + column;
       if constexpr (kMuch) {  // the same columns of the next block, whose sums will be read along rows
@@ -479,8 +493,7 @@ HWY_INLINE void GradientStrip(const RowBackward<T>& n, const RowAffine<T>& affin
         const std::size_t i = v * kLanes, lanes = std::min(count, kLanes);
         const auto x_hat = normalize(LoadCount(d, x + i, lanes));
         const RowGradient<kGate, D, T> gradient(d, n, dy + i, lanes, x_hat, gamma[v], affine.beta.at(column + i));
-        auto value = kCentered ? hn::Sub(gradient.h, mean_h) : gradient.h;
-        value = hn::Mul(NegMulAdd(d, x_hat, mean_hx, value), normalize.inverse);
+        auto value = normalize.Gradient(x_hat, gradient.h);
         // Unlikely or not: their code may lie elsewhere, so that the common case runs straight on.
         if (dsum != nullptr) [[unlikely]]
           value = hn::Add(value, LoadCount(d, dsum + column + i, lanes));
@@ -591,8 +604,8 @@ HWY_NOINLINE void GradientOfRow(const RowBackward<T>& n, std::size_t w, const Ro
   using D = Tag<T>;
   constexpr D d;
   constexpr std::size_t kLanes = hn::MaxLanes(d), kVectors = LaneSums<D>::kVectors;
-  const RowNormalizer<kCentered, D> normalize_w(d, k_w), normalize_r(d, k_r);
-  const auto mean_h = hn::Set(d, k_w.mean_h), mean_hx = hn::Set(d, k_w.mean_hx);
+  const RowDifferentiator<kCentered, D> normalize_w(d, k_w);
+  const RowNormalizer<kCentered, D> normalize_r(d, k_r);
   const std::size_t features = n.features;
   const Parameter<T>* gamma = n.gamma;
   const T *x_w = n.x.at(w), *dy_w = n.dy.at(w), *dsum = n.dsum.at(w), *x_r = n.x.at(r), *dy_r = n.dy.at(r);
@@ -610,15 +623,12 @@ HWY_NOINLINE void GradientOfRow(const RowBackward<T>& n, std::size_t w, const Ro
           FetchFar(x_r + at + kFarAhead<T>);
           FetchFar(dy_r + at + kFarAhead<T>);
         }
-        const auto value_r = LoadElements(d, x_r + at), h_r = hn::Mul(LoadElements(d, dy_r + at), weights);
-        const auto x_hat_r = hn::Mul(kCentered ? hn::Sub(value_r, normalize_r.mean) : value_r, normalize_r.inverse);
+        const auto h_r = hn::Mul(LoadElements(d, dy_r + at), weights);
         if constexpr (kCentered) pairs.first[v] = hn::Add(pairs.first[v], h_r);
-        pairs.second[v] = MulAdd(d, h_r, x_hat_r, pairs.second[v]);
+        pairs.second[v] = MulAdd(d, h_r, normalize_r.Rough(LoadElements(d, x_r + at)), pairs.second[v]);
 
         const auto x_hat = normalize_w(LoadElements(d, x_w + at)), g = LoadElements(d, dy_w + at);
-        const auto h = hn::Mul(g, weights);
-        auto value = kCentered ? hn::Sub(h, mean_h) : h;
-        value = hn::Mul(NegMulAdd(d, x_hat, mean_hx, value), normalize_w.inverse);
+        auto value = normalize_w.Gradient(x_hat, hn::Mul(g, weights));
         if (dsum != nullptr) [[unlikely]]
           value = hn::Add(value, LoadElements(d, dsum + at));
         values[v] = value;

@@ -165,8 +165,8 @@ void run_forward(const Matrix& m, kernels::RowForward<T> norm, Kernel kernel, co
   for (double* statistic : {norm.mean, norm.variance}) m.clear(kernels::Rows<double>{statistic, 1}, 1, workers);
 }
 
-/// Runs kernel(norm, begin, end, dgamma, dbeta) over all valid rows, and writes the parameters' gradients. Of these the
-/// kernel adds to either what is not null; dgamma is if both are.
+/// Runs kernel(norm, begin, end, dgamma, dbeta) over all valid rows, and writes the parameters' gradients. The
+/// kernel adds to dgamma and dbeta unless they are null, as dbeta is if it is not wanted, and both if neither is.
 template <class T, class Kernel>
 void run_backward(const Matrix& m, kernels::RowBackward<T> norm, const AffineGradients<T>& gradients, Kernel kernel,
                   const Execution& execution) {

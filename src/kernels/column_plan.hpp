@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <numeric>
 #include <type_traits>
 
@@ -56,11 +57,12 @@ bool is_cached(std::size_t elements) {
   return elements * sizeof(T) <= kStreamBytes;
 }
 
-/// Whether an output of `elements` is to be written so; pieces of it begin at multiples of `stride`.
+/// Whether outputs of `elements` each (nullptr: absent) are to be written so. All begin lines, as do pieces of them, at
+/// multiples of `stride`.
 template <class T>
-bool streams(std::size_t elements, const T* out, std::size_t stride) {
-  return elements * sizeof(T) >= kStreamBytes && stride * sizeof(T) % 64 == 0 &&
-         reinterpret_cast<std::uintptr_t>(out) % 64 == 0;
+bool streams(std::size_t elements, std::initializer_list<const T*> outs, std::size_t stride) {
+  const auto of_lines = [](const T* out) { return reinterpret_cast<std::uintptr_t>(out) % 64 == 0; };
+  return elements * sizeof(T) >= kStreamBytes && stride * sizeof(T) % 64 == 0 && std::ranges::all_of(outs, of_lines);
 }
 
 /// Whether the lines of an output are to be fetched before they are written: where it stays in the caches, but beside

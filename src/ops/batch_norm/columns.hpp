@@ -43,7 +43,7 @@ class Columns {
       for (std::size_t c = 0; c < g_.channels; ++c) channels.normalize_carefully(c, t);
       return;
     }
-    t.stream = kernels::streams(g_.elements, t.y, p_.width);
+    t.stream = kernels::streams<T>(g_.elements, {t.y}, p_.width);
     t.claim = kernels::claims<T>(g_.elements, t.stream);
     for_each_chunk_backwards([&](std::size_t begin, const Block& block) {
       kernels::Forward<T> moved = t.at(begin);
@@ -83,7 +83,7 @@ class Columns {
       return;
     }
     for (auto* array : {s_.coefficients.offset, s_.coefficients.slope}) repeat(array);
-    t.stream = kernels::streams(g_.elements, t.dx, p_.width);
+    t.stream = kernels::streams<T>(g_.elements, {t.dx, t.dresidual}, p_.width);
     t.claim = kernels::claims<T>(g_.elements, t.stream);
     for_each_chunk_backwards([&](std::size_t begin, const Block& block) {
       kernels::Backward<T> moved = t.at(begin);

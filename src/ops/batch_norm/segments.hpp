@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <initializer_list>
 #include <numeric>
 
 #include "ops/batch_norm/channels.hpp"
@@ -21,7 +22,7 @@ class Segments {
 
   /// Statistics, then y.
   void forward(kernels::Forward<T> t, const Statistics& out, const ForwardChannels<T>& channels) const {
-    t.stream = streams(t.y);
+    t.stream = streams({t.y});
     t.ahead = t.stream ? p_.group * g_.inner : 0;
     run([&](const Part& part) { moments(part, t.x); },
         [&](std::size_t c) {
@@ -37,7 +38,7 @@ class Segments {
   }
 
   void normalize(kernels::Forward<T> t, const ForwardChannels<T>& channels) const {
-    t.stream = streams(t.y);
+    t.stream = streams({t.y});
     if (channels.prepare_all() || p_.flat) {
       t.ahead = g_.channels * g_.inner;  // the sample behind
       for_each_part([&](const Part& part) { normalize_part(part, t, channels); });
@@ -58,7 +59,7 @@ class Segments {
   }
 
   void differentiate(kernels::Backward<T> t, const BackwardChannels<T>& channels) const {
-    t.stream = streams(t.dx);
+    t.stream = streams({t.dx, t.dresidual});
     t.ahead = p_.group * g_.inner;
     channels.forward().prepare_all();
     run([&](const Part& part) { dots(part, t); }, [&](std::size_t c) { finish_gradients(c, t, channels); },
@@ -110,9 +111,9 @@ class Segments {
     body(run_);
   }
 
-  /// Whether an output is written around the caches: what begins a vector must begin a line.
-  bool streams(const T* out) const {
-    return kernels::streams(g_.elements, out, p_.flat ? std::gcd(p_.group, g_.channels) * g_.inner : g_.inner);
+  /// Whether outputs are written around the caches: what begins a vector must begin a line.
+  bool streams(std::initializer_list<const T*> outs) const {
+    return kernels::streams(g_.elements, outs, p_.flat ? std::gcd(p_.group, g_.channels) * g_.inner : g_.inner);
   }
   bool whole_lines(std::size_t begin, std::size_t end) const { return !p_.flat || end - begin == p_.group; }
 

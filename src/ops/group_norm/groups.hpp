@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <initializer_list>
 
 #include "core/padding.hpp"
 #include "kernels/careful.hpp"
@@ -24,7 +25,7 @@ class Groups {
       : p_(plan), g_(plan.g), s_(scratch), epsilon_(epsilon), affine_(affine), workers_(workers) {}
 
   void forward(kernels::Forward<T> t, const Statistics& out) const {
-    t.stream = stream(t.y);
+    t.stream = streams({t.y});
     t.claim = kernels::claims<T>(g_.samples * g_.sample_elements(), t.stream);
     for (double* array : {out.mean, out.variance}) {  // 0 they stay where a sample has no values
       if (array != nullptr && g_.lengths != nullptr) std::fill_n(array, g_.samples * g_.groups, 0.0);
@@ -48,7 +49,7 @@ class Groups {
   }
 
   void backward(kernels::Backward<T> t, const Statistics& statistics, const AffineGradients<T>& gradients) const {
-    t.stream = stream(t.dx);
+    t.stream = streams({t.dx, t.dresidual});
     t.claim = kernels::claims<T>(g_.samples * g_.sample_elements(), t.stream);
     for (std::size_t task = 0; task < p_.tasks; ++task) {
       std::fill_n(s_[task].dgamma, g_.channels, 0.0);
@@ -203,9 +204,9 @@ class Groups {
     return {sample_begin(u) + c * g_.positions, 1, u.positions};
   }
 
-  bool stream(const T* out) const {
+  bool streams(std::initializer_list<const T*> outs) const {
     const std::size_t stride = g_.columns ? p_.columns.width : g_.positions;
-    return g_.lengths == nullptr && kernels::streams(g_.samples * g_.sample_elements(), out, stride) &&
+    return g_.lengths == nullptr && kernels::streams(g_.samples * g_.sample_elements(), outs, stride) &&
            g_.sample_elements() * sizeof(T) % 64 == 0;
   }
 

@@ -132,7 +132,7 @@ kernels::Rows<T> rows_of(const TensorView<T>& view, const Matrix& m) {
 
 template <class T>
 bool streams(const kernels::Rows<T>& out, const Matrix& m) {
-  return kernels::streams(m.rows * m.features, out.data, out.stride);
+  return kernels::streams<T>(m.rows * m.features, {out.data}, out.stride);
 }
 
 /// Rows go so fast (16 Ki floats in 2 µs, without an activation) that a second thread, which takes as long to wake,

@@ -35,6 +35,20 @@ HWY_INLINE void WithBool(bool value, const F& f) {
   }
 }
 
+/// Whether passes are compiled for each case by itself, where that saves time and nothing else. Not where a·b + c is
+/// emulated: that outweighs all else, and to compile every case for such processors took twice as long.
+inline constexpr bool kByCase = HWY_TARGET != HWY_SSE4;
+
+/// The same; or one version is compiled that will do in both cases, kEither.
+template <bool kEither, class F>
+HWY_INLINE void WithCase(bool value, const F& f) {
+  if constexpr (kByCase) {
+    WithBool(value, f);
+  } else {
+    f(Static<kEither>());
+  }
+}
+
 /// How the activation is compiled in: the two that nets are full of on their own, the others by a switch. What else a
 /// pass does is compiled in beside the first two (false or true); beside `any`, which is long, it is asked for vector
 /// by vector.
@@ -48,31 +62,30 @@ HWY_INLINE void WithForward(const Forward<T>& t, const F& f) {
       WithBool(t.stream, [&](auto stream) HWY_ATTR { f(gate, residual, stream); });
     });
   };
-  switch (t.activation) {
-    case Activation::none:
-      return with_gate(Static<Gate::none>());
-    case Activation::relu:
-      return with_gate(Static<Gate::relu>());
-    default:
-      return f(Static<Gate::any>(), Static<false>(), Static<false>());
+  if constexpr (kByCase) {
+    switch (t.activation) {
+      case Activation::none:
+        return with_gate(Static<Gate::none>());
+      case Activation::relu:
+        return with_gate(Static<Gate::relu>());
+      default:
+        break;
+    }
   }
+  f(Static<Gate::any>(), Static<false>(), Static<false>());
 }
 
 /// Calls f(gate, from_output) for a pass that needs g. Only `any` adds a residual to z: relu is rarely without its y
 /// there.
 template <class T, class F>
 HWY_INLINE void WithGate(const Backward<T>& t, const F& f) {
-  switch (t.activation) {
-    case Activation::none:
-      return f(Static<Gate::none>(), Static<false>());
-    case Activation::relu:
-      if (t.residual == nullptr) {
-        return WithBool(t.y != nullptr, [&](auto output) HWY_ATTR { f(Static<Gate::relu>(), output); });
-      }
-      [[fallthrough]];
-    default:
-      return f(Static<Gate::any>(), Static<false>());
+  if (t.activation == Activation::none) return f(Static<Gate::none>(), Static<false>());
+  if constexpr (kByCase) {
+    if (t.activation == Activation::relu && t.residual == nullptr) {
+      return WithBool(t.y != nullptr, [&](auto output) HWY_ATTR { f(Static<Gate::relu>(), output); });
+    }
   }
+  f(Static<Gate::any>(), Static<false>());
 }
 
 /// Calls f(gate, from_output, residual, stream) for the pass that writes dx.
@@ -83,7 +96,7 @@ HWY_INLINE void WithBackward(const Backward<T>& t, const F& f) {
       f(gate, output, Static<false>(), Static<false>());
     } else {
       WithBool(t.dresidual != nullptr, [&](auto residual) HWY_ATTR {
-        WithBool(t.stream, [&](auto stream) HWY_ATTR { f(gate, output, residual, stream); });
+        WithCase<false>(t.stream, [&](auto stream) HWY_ATTR { f(gate, output, residual, stream); });
       });
     }
   });

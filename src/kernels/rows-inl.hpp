@@ -280,8 +280,9 @@ HWY_INLINE void NormalizeRun(const RowForward<T>& n, const RowAffine<T>& affine,
   /// Makes the row that is normalized, and what its differences are taken from.
   const auto prepare = [&](std::size_t r) EQUINORM_INLINE {
     if (added) {
-      WithBool(n.stream,
-               [&](auto much) EQUINORM_INLINE { AddRow<much>(n.x.at(r), n.residual.at(r), n.sum.at(r), n.features); });
+      WithCase<false>(n.stream, [&](auto much) EQUINORM_INLINE {
+        AddRow<much>(n.x.at(r), n.residual.at(r), n.sum.at(r), n.features);
+      });
     }
     return kCentered ? RowShift(s.row(r), n.features) : Parameter<T>{0};
   };
@@ -299,7 +300,7 @@ HWY_INLINE void NormalizeRun(const RowForward<T>& n, const RowAffine<T>& affine,
           return LoadCount(Tag<T>(), row + i, count);
         });
       };
-      if (n.stream && !added) {
+      if (kByCase && n.stream && !added) {
         take([](const T* p) EQUINORM_INLINE { FetchAhead<true>(p); });
       } else if (kCentered) {
         const std::size_t ahead_of_sums = added ? 0 : kAhead<T>;  // what follows has not been added yet
@@ -315,9 +316,10 @@ HWY_INLINE void NormalizeRun(const RowForward<T>& n, const RowAffine<T>& affine,
         CarefulNormalizeRow(n, k, affine, before, y);
       } else {
         const T* next = n.x.row(r - 1 + ahead);
-        WithBool(n.activation != Activation::none, [&](auto gate) EQUINORM_INLINE {
-          WithBool(affine.gamma.present() && affine.beta.present() == kCentered, [&](auto usual) EQUINORM_INLINE {
-            WithBool(n.stream, [&](auto stream) EQUINORM_INLINE {
+        const bool as_usual = affine.gamma.present() && affine.beta.present() == kCentered;
+        WithCase<true>(n.activation != Activation::none, [&](auto gate) EQUINORM_INLINE {
+          WithCase<false>(as_usual, [&](auto usual) EQUINORM_INLINE {
+            WithCase<false>(n.stream, [&](auto stream) EQUINORM_INLINE {
               NormalizeRow<kCentered, gate, usual, stream>(n, k, affine, before, y, next);
             });
           });
@@ -387,8 +389,8 @@ void NormalizeRows(const RowForward<T>& norm, std::size_t begin, std::size_t end
   const RowForward<T> n = norm;
   const RowAffine<T> affine(n);
   if (n.aside) {
-    return WithBool(n.activation != Activation::none,
-                    [&](auto gate) HWY_ATTR { NormalizeAside<kCentered, gate>(norm, affine, begin, end); });
+    return WithCase<true>(n.activation != Activation::none,
+                          [&](auto gate) HWY_ATTR { NormalizeAside<kCentered, gate>(norm, affine, begin, end); });
   }
   const bool alone = n.features * sizeof(T) > kLongRow;
   const std::size_t run = alone ? 1 : end - begin;
@@ -737,7 +739,7 @@ void GradientRows(const RowBackward<T>& norm, std::size_t begin, std::size_t end
   if (n.activation != Activation::none) {  // there arithmetic is the larger part
     return GradientByBlocks<kCentered, true, false>(n, begin, end, dgamma, dbeta);
   }
-  WithBool(n.stream, [&](auto much) HWY_ATTR {
+  WithCase<false>(n.stream, [&](auto much) HWY_ATTR {
     if constexpr (HWY_TARGET <= HWY_AVX3) {
       if (GoOneByOne<kCentered>(n, dbeta)) return GradientOneByOne<kCentered, much>(n, begin, end, dgamma, dbeta);
     }

@@ -11,7 +11,6 @@
 #include <cstdint>
 
 #include "core/activation.hpp"
-#include "kernels/column_plan.hpp"
 #include "simd/simd-inl.hpp"
 
 #ifndef EQUINORM_BENCH_FLOOR_TYPES
@@ -171,7 +170,7 @@ std::function<void()> floor(const Problem& p, const Tensors<T>& t, Fetch fetch) 
   apply.claim = fetch == Fetch::claim;
   const bool once = p.by_rows() || (p.op == Op::batch_norm && p.pass == Pass::infer);  // a row stays where it is
   const auto whole_lines = [](std::size_t count) { return count * sizeof(T) % 64 == 0; };
-  apply.stream = p.elements() * sizeof(T) >= kernels::kStreamBytes && whole_lines(order.run) &&
+  apply.stream = p.elements() * sizeof(T) >= p.least_streamed() && whole_lines(order.run) &&
                  whole_lines(order.stride) && whole_lines(order.spacing);
   if (ahead != 0 && apply.stream && order.units > 1) apply.ahead = order.spacing * sizeof(T);  // what is read next
   return [=, elements = p.elements()] {

@@ -95,9 +95,10 @@ std::vector<Timing> timings(const Problem& p, double seconds) {
   std::vector<Contender> contenders{{"copy", copy(t.x, backward ? t.dx : t.y, p.elements(), p.threads)},
                                     {"equinorm", mine_on(p.threads)}};
   if (peer && (*peer)[p.pass]) contenders.push_back({"onednn", (*peer)[p.pass]});
+  const bool claimed = kernels::claims<T>(p.elements(), p.elements() * sizeof(T) >= p.least_streamed());
   for (const Fetch fetch : kFetches) {
     if (p.threads > 1) break;
-    if (fetch == Fetch::claim && !kernels::claims<T>(p.elements(), false)) continue;
+    if (fetch == Fetch::claim && !claimed) continue;
     contenders.push_back({"floor", floor(p, t, fetch)});
     if (auto run = plain(p, t, fetch)) contenders.push_back({"plain", std::move(run)});
   }

@@ -253,10 +253,9 @@ std::function<void()> plain(const Problem& p, const Tensors<T>& t, Fetch fetch) 
   if (p.activation != Activation::none && !gated) return nullptr;
   const auto kernels = plain_kernels<T>(backward, gated, p.add && !(backward && p.by_rows()));
   const std::size_t plane = p.h * p.w;
-  const bool stream = kernels::streams<T>(p.elements(), {backward ? t.dx : t.y},
-                                          !p.planes()  ? p.c
-                                          : is_flat(p) ? kFlatPlanes * plane
-                                                       : plane);
+  const std::size_t stride = !p.planes() ? p.c : is_flat(p) ? kFlatPlanes * plane : plane;
+  const bool stream =
+      kernels::streams<T>(p.elements(), {backward ? t.dx : t.y, t.dresidual}, stride, p.least_streamed());
   const Data<T> data{t.x,
                      t.dy,
                      t.y,

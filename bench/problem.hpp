@@ -11,6 +11,7 @@
 #include "equinorm/norm.hpp"
 #include "equinorm/tensor.hpp"
 #include "equinorm/types.hpp"
+#include "kernels/column_plan.hpp"
 
 namespace equinorm::bench {
 
@@ -79,6 +80,10 @@ struct Problem {
   bool matrix() const { return h == 1 && w == 1; }
   /// Whether the values of a channel lie in planes, one behind another.
   bool planes() const { return !by_rows() && layout == Layout::channels_first && !matrix(); }
+  /// From this size on (bytes) what is written goes around the caches.
+  std::size_t least_streamed() const {
+    return planes() && pass == Pass::backward ? kernels::kStreamBytesOfPlanes : kernels::kStreamBytes;
+  }
   std::size_t elements() const { return n * c * h * w; }
   std::size_t statistics() const {  ///< means, and as many variances
     return by_rows() ? n : op == Op::batch_norm ? c : op == Op::group_norm ? n * groups : n * c;

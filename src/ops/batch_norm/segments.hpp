@@ -59,7 +59,7 @@ class Segments {
   }
 
   void differentiate(kernels::Backward<T> t, const BackwardChannels<T>& channels) const {
-    t.stream = streams({t.dx, t.dresidual});
+    t.stream = streams({t.dx, t.dresidual}, kernels::kStreamBytesOfPlanes);
     t.ahead = p_.group * g_.inner;
     channels.forward().prepare_all();
     run([&](const Part& part) { dots(part, t); }, [&](std::size_t c) { finish_gradients(c, t, channels); },
@@ -112,8 +112,8 @@ class Segments {
   }
 
   /// Whether outputs are written around the caches: what begins a vector must begin a line.
-  bool streams(std::initializer_list<const T*> outs) const {
-    return kernels::streams(g_.elements, outs, p_.flat ? std::gcd(p_.group, g_.channels) * g_.inner : g_.inner);
+  bool streams(std::initializer_list<const T*> outs, std::size_t least = kernels::kStreamBytes) const {
+    return kernels::streams(g_.elements, outs, p_.flat ? std::gcd(p_.group, g_.channels) * g_.inner : g_.inner, least);
   }
   bool whole_lines(std::size_t begin, std::size_t end) const { return !p_.flat || end - begin == p_.group; }
 

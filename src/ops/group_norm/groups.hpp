@@ -49,7 +49,7 @@ class Groups {
   }
 
   void backward(kernels::Backward<T> t, const Statistics& statistics, const AffineGradients<T>& gradients) const {
-    t.stream = streams({t.dx, t.dresidual});
+    t.stream = streams({t.dx, t.dresidual}, g_.columns ? kernels::kStreamBytes : kernels::kStreamBytesOfPlanes);
     t.claim = kernels::claims<T>(g_.samples * g_.sample_elements(), t.stream);
     for (std::size_t task = 0; task < p_.tasks; ++task) {
       std::fill_n(s_[task].dgamma, g_.channels, 0.0);
@@ -204,9 +204,9 @@ class Groups {
     return {sample_begin(u) + c * g_.positions, 1, u.positions};
   }
 
-  bool streams(std::initializer_list<const T*> outs) const {
+  bool streams(std::initializer_list<const T*> outs, std::size_t least = kernels::kStreamBytes) const {
     const std::size_t stride = g_.columns ? p_.columns.width : g_.positions;
-    return g_.lengths == nullptr && kernels::streams(g_.samples * g_.sample_elements(), outs, stride) &&
+    return g_.lengths == nullptr && kernels::streams(g_.samples * g_.sample_elements(), outs, stride, least) &&
            g_.sample_elements() * sizeof(T) % 64 == 0;
   }
 

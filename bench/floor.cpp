@@ -21,13 +21,14 @@ namespace equinorm::bench {
 struct Visit {
   const std::uint8_t* in[3];
   std::uint8_t* out[2];
-  bool stream;
-  std::size_t ahead;  ///< bytes fetched ahead; 0: none
-  bool far;           ///< the beginnings of pages are fetched too
-  bool second;        ///< into the second cache
-  bool claim;         ///< what is written is claimed, page by page
+  std::size_t ahead = 0;  ///< bytes fetched ahead; 0: none
+  bool second = false;    ///< into the second cache
+  bool far = false;       ///< the beginnings of pages are fetched too
+  bool stream = false;
+  bool claim = false;     ///< what is written is claimed, page by page
+  bool by_fours = false;  ///< four vectors are read before one is written
 };
-constexpr std::size_t kPageBytes = 4 << 10, kFarBytes = 32 << 10;
+constexpr std::size_t kFarBytes = 32 << 10;
 
 }  // namespace equinorm::bench
 #endif
@@ -38,14 +39,14 @@ namespace HWY_NAMESPACE {
 namespace {
 using namespace equinorm::HWY_NAMESPACE;
 
-/// v by value: a store of bytes may not be thought to change it.
-template <std::size_t kIn, std::size_t kOut, bool kStream>
+/// kVectors are read before one is written. v by value: a store of bytes may not be thought to change it.
+template <std::size_t kIn, std::size_t kOut, bool kStream, std::size_t kVectors>
 std::uint8_t Pass(Visit v, std::size_t offset, std::size_t bytes) {
-  const hn::ScalableTag<std::uint8_t> d;
-  const std::size_t lanes = hn::Lanes(d);
+  constexpr hn::ScalableTag<std::uint8_t> d;
+  constexpr std::size_t kLanes = hn::MaxLanes(d);
   auto all = hn::Zero(d);
   std::size_t i = offset, page = offset;
-  for (; i + lanes <= offset + bytes; i += lanes) {
+  for (; i + kVectors * kLanes <= offset + bytes; i += kVectors * kLanes) {
     if (v.far && i >= page) {
       for (std::size_t k = 0; k < kIn; ++k) {
         hwy::Prefetch(v.in[k] + page + kFarBytes);
@@ -53,21 +54,28 @@ std::uint8_t Pass(Visit v, std::size_t offset, std::size_t bytes) {
       }
       page += kPageBytes;
     }
-    auto value = hn::Zero(d);
-    for (std::size_t k = 0; k < kIn; ++k) {
-      if (v.second) {
-        FetchFar(v.in[k] + i + v.ahead);
-      } else if (v.ahead != 0) {
-        hwy::Prefetch(v.in[k] + i + v.ahead);
+    hn::Vec<decltype(d)> values[kVectors];
+    Unroll<kVectors>([&](auto n) EQUINORM_INLINE {
+      values[n] = hn::Zero(d);
+      for (std::size_t k = 0; k < kIn; ++k) {
+        const std::uint8_t* in = v.in[k] + i + n * kLanes;
+        if (v.second) {
+          FetchFar(in + v.ahead);
+        } else if (v.ahead != 0) {
+          hwy::Prefetch(in + v.ahead);
+        }
+        values[n] = hn::Or(values[n], hn::LoadU(d, in));
       }
-      value = hn::Or(value, hn::LoadU(d, v.in[k] + i));
-    }
-    if constexpr (kOut == 0) all = hn::Or(all, value);
-    for (std::size_t k = 0; k < kOut; ++k) {
-      if constexpr (kStream) {
-        hn::Stream(value, d, v.out[k] + i);
-      } else {
-        hn::StoreU(value, d, v.out[k] + i);
+      if constexpr (kOut == 0) all = hn::Or(all, values[n]);
+    });
+    for (std::size_t n = 0; n < (kOut > 0 ? kVectors : 0); ++n) {
+      for (std::size_t k = 0; k < kOut; ++k) {
+        std::uint8_t* out = v.out[k] + i + n * kLanes;
+        if constexpr (kStream) {
+          hn::Stream(values[n], d, out);
+        } else {
+          hn::StoreU(values[n], d, out);
+        }
       }
     }
   }
@@ -79,12 +87,13 @@ std::uint8_t Pass(Visit v, std::size_t offset, std::size_t bytes) {
 
 template <std::size_t kIn, std::size_t kOut>
 std::uint8_t PassOf(const Visit& v, std::size_t offset, std::size_t bytes) {
-  return v.stream ? Pass<kIn, kOut, true>(v, offset, bytes) : Pass<kIn, kOut, false>(v, offset, bytes);
+  if (v.stream) return Pass<kIn, kOut, true, 1>(v, offset, bytes);
+  return v.by_fours ? Pass<kIn, kOut, false, 4>(v, offset, bytes) : Pass<kIn, kOut, false, 1>(v, offset, bytes);
 }
 
 template <std::size_t kIn>
 std::uint8_t PassFrom(const Visit& v, std::size_t offset, std::size_t bytes) {
-  if (v.out[0] == nullptr) return Pass<kIn, 0, false>(v, offset, bytes);
+  if (v.out[0] == nullptr) return Pass<kIn, 0, false, 1>(v, offset, bytes);
   return v.out[1] == nullptr ? PassOf<kIn, 1>(v, offset, bytes) : PassOf<kIn, 2>(v, offset, bytes);
 }
 
@@ -154,20 +163,21 @@ std::function<void()> floor(const Problem& p, const Tensors<T>& t, Fetch fetch) 
   const auto out = [](T* tensor) { return reinterpret_cast<std::uint8_t*>(tensor); };
   const Order order = order_of(p, sizeof(T));
   const bool second = fetch == Fetch::second;
-  const std::size_t ahead = fetch == Fetch::nothing || fetch == Fetch::claim ? 0 : second ? 2 * kPageBytes : kPageBytes;
+  const std::size_t ahead = bytes_ahead(fetch), ahead_of_apply = claims(fetch) ? 0 : ahead;
   Visit reduce{}, apply{};
   if (p.pass == Pass::backward) {
     const T* x = p.by_rows() && p.add ? t.sum : t.x;
     const bool over_residual = !p.by_rows() && p.add && p.activation != Activation::none;
     const T* gate = !over_residual ? nullptr : has_slope_of_sign(p.activation) ? t.y : t.residual;
-    reduce = {{in(x), in(t.dy), in(gate)}, {}, false, ahead, false, second, false};
-    apply = {{in(x), in(t.dy), in(gate)}, {out(t.dx), out(t.dresidual)}, false, ahead, false, second, false};
+    reduce = {{in(x), in(t.dy), in(gate)}, {}, ahead, second};
+    apply = {{in(x), in(t.dy), in(gate)}, {out(t.dx), out(t.dresidual)}, ahead_of_apply, second};
   } else {
-    reduce = {{in(t.x)}, {}, false, ahead, false, second, false};
-    apply = {{in(t.x), in(t.residual)}, {out(t.y), out(t.sum)}, false, ahead, false, second, false};
+    reduce = {{in(t.x)}, {}, ahead, second};
+    apply = {{in(t.x), in(t.residual)}, {out(t.y), out(t.sum)}, ahead_of_apply, second};
   }
-  reduce.far = fetch == Fetch::far;
-  apply.claim = fetch == Fetch::claim;
+  reduce.far = fetches_far(fetch);
+  apply.claim = claims(fetch);
+  apply.by_fours = fetch == Fetch::far_claim;
   const bool once = p.by_rows() || (p.op == Op::batch_norm && p.pass == Pass::infer);  // a row stays where it is
   const auto whole_lines = [](std::size_t count) { return count * sizeof(T) % 64 == 0; };
   apply.stream = p.elements() * sizeof(T) >= p.least_streamed() && whole_lines(order.run) &&

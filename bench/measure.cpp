@@ -98,7 +98,7 @@ std::vector<Timing> timings(const Problem& p, double seconds) {
   const bool claimed = kernels::claims<T>(p.elements(), p.elements() * sizeof(T) >= p.least_streamed());
   for (const Fetch fetch : kFetches) {
     if (p.threads > 1) break;
-    if (fetch == Fetch::claim && !claimed) continue;
+    if (claims(fetch) && !claimed) continue;
     contenders.push_back({"floor", floor(p, t, fetch)});
     if (auto run = plain(p, t, fetch)) contenders.push_back({"plain", std::move(run)});
   }

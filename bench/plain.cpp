@@ -14,7 +14,6 @@
 namespace equinorm::bench {
 namespace {
 
-constexpr std::size_t kPageBytes = 4096;
 /// Planes smaller than a few lines are taken as columns, so many of them together: whole lines of floats.
 constexpr std::size_t kSmallPlane = 64, kFlatPlanes = 16;
 
@@ -262,14 +261,11 @@ std::function<void()> plain(const Problem& p, const Tensors<T>& t, Fetch fetch) 
                      t.residual,
                      backward ? t.dx : t.y,
                      t.dresidual,
-                     (fetch == Fetch::nothing || fetch == Fetch::claim ? 0
-                      : fetch == Fetch::second                         ? 2 * kPageBytes
-                                                                       : kPageBytes) /
-                         sizeof(T),
-                     fetch == Fetch::far,
+                     bytes_ahead(fetch) / sizeof(T),
+                     fetches_far(fetch),
                      fetch == Fetch::second,
                      stream,
-                     fetch == Fetch::claim};
+                     claims(fetch)};
   if (p.by_rows()) {
     if (kernels.run_rows == nullptr) return nullptr;
     RowData<T> rows{

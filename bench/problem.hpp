@@ -60,9 +60,24 @@ inline constexpr double kEpsilon = 1e-5;
 
 /// What a pass fetches by hand of the memory that it reads next: nothing; what lies a page ahead; that and the
 /// beginnings of pages farther ahead while sums are taken (see AccumulatePairs); or what lies two pages ahead, into the
-/// second cache (see FetchFar). Or it claims what it writes, a page at a time (see Claim in kernels).
-enum class Fetch { nothing, near, far, second, claim };
-inline constexpr Fetch kFetches[] = {Fetch::nothing, Fetch::near, Fetch::far, Fetch::second, Fetch::claim};
+/// second cache (see FetchFar). Or it claims what it writes, a page at a time (see Claim in kernels), and fetches
+/// nothing, or what is summed, far ahead.
+enum class Fetch { nothing, near, far, second, claim, far_claim };
+inline constexpr Fetch kFetches[] = {Fetch::nothing, Fetch::near,  Fetch::far,
+                                     Fetch::second,  Fetch::claim, Fetch::far_claim};
+constexpr bool claims(Fetch fetch) {
+  return fetch == Fetch::claim || fetch == Fetch::far_claim;
+}
+constexpr bool fetches_far(Fetch fetch) {
+  return fetch == Fetch::far || fetch == Fetch::far_claim;
+}
+inline constexpr std::size_t kPageBytes = 4 << 10;
+
+/// How far ahead, in bytes; 0: nothing is fetched.
+constexpr std::size_t bytes_ahead(Fetch fetch) {
+  if (fetch == Fetch::nothing || fetch == Fetch::claim) return 0;
+  return fetch == Fetch::second ? 2 * kPageBytes : kPageBytes;
+}
 
 struct Problem {
   Op op = Op::batch_norm;

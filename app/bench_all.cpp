@@ -289,7 +289,7 @@ std::string markdown(const Results& results) {
 thread and f32 unless a row says otherwise. All run in turn, in rounds; figures are medians over the rounds, 95 % is the interval of ours. The whole
 table is gone through {} times, each time in fresh memory: where tensors lie and what else the machine does is worth more than one visit tells.
 Rows are shapes `N,C,H,W` or `rows,channels`; RMS norm has no β, as in its paper; the target is what our figure may be. Two things that do less are measured
-too, in one order of visits each, with nothing fetched by hand, in three ways like ours, or with what is written claimed where ours claims it, of each visit the fastest. The floor is passes
+too, in one order of visits each, with nothing fetched by hand, in three ways like ours, and in two more where ours claims what it writes, of each visit the fastest. The floor is passes
 over memory like ours without arithmetic: the input read for the statistics, then read again and the output written. Plain is the same formula without what Equinorm promises, as fast as we
 know to write it: sums of floats, no care for large means, other bits on other processors. They are guides, not proofs: one that
 ours is below counts for nothing.{}

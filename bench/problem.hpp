@@ -97,7 +97,7 @@ struct Problem {
   bool planes() const { return !by_rows() && layout == Layout::channels_first && !matrix(); }
   /// From this size on (bytes) what is written goes around the caches.
   std::size_t least_streamed() const {
-    return planes() && pass == Pass::backward ? kernels::kStreamBytesOfPlanes : kernels::kStreamBytes;
+    return planes() && pass == Pass::backward ? kernels::kStreamBytesOfPlaneGradients : kernels::kStreamBytes;
   }
   std::size_t elements() const { return n * c * h * w; }
   std::size_t statistics() const {  ///< means, and as many variances

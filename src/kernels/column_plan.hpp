@@ -48,7 +48,7 @@ inline constexpr std::size_t kStreamBytes = 8 << 20;
 /// The same for dx of planes. Their inputs are read from far away once, not twice, so what it costs to write beside
 /// three tensors of this size in the last cache is the larger part (measured: at 6.4 MB a third to a half of the time
 /// is saved; and what reads dx next included, it is 6 % more to 27 % less, the less the more others use that cache).
-inline constexpr std::size_t kStreamBytesOfPlanes = 6 << 20;
+inline constexpr std::size_t kStreamBytesOfPlaneGradients = 6 << 20;
 
 /// Whether elements are so many that they come from memory, or from the far end of the last cache.
 template <class T>

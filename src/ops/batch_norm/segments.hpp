@@ -59,7 +59,7 @@ class Segments {
   }
 
   void differentiate(kernels::Backward<T> t, const BackwardChannels<T>& channels) const {
-    t.stream = streams({t.dx, t.dresidual}, kernels::kStreamBytesOfPlanes);
+    t.stream = streams({t.dx, t.dresidual}, kernels::kStreamBytesOfPlaneGradients);
     t.ahead = p_.group * g_.inner;
     channels.forward().prepare_all();
     run([&](const Part& part) { dots(part, t); }, [&](std::size_t c) { finish_gradients(c, t, channels); },

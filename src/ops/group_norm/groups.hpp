@@ -49,7 +49,7 @@ class Groups {
   }
 
   void backward(kernels::Backward<T> t, const Statistics& statistics, const AffineGradients<T>& gradients) const {
-    t.stream = streams({t.dx, t.dresidual}, g_.columns ? kernels::kStreamBytes : kernels::kStreamBytesOfPlanes);
+    t.stream = streams({t.dx, t.dresidual}, g_.columns ? kernels::kStreamBytes : kernels::kStreamBytesOfPlaneGradients);
     t.claim = kernels::claims<T>(g_.samples * g_.sample_elements(), t.stream);
     for (std::size_t task = 0; task < p_.tasks; ++task) {
       std::fill_n(s_[task].dgamma, g_.channels, 0.0);

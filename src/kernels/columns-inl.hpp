@@ -119,13 +119,9 @@ class TileFetch {
 };
 
 /// Calls f(in_order): see TileFetch. Rows of more than `most` columns are not fetched so.
-template <bool kStream, class F>
-HWY_INLINE void WithOrder(const Block& block, std::size_t most, const F& f) {
-  if constexpr (kStream) {
-    WithBool(block.columns == block.stride && block.columns <= most, f);
-  } else {
-    f(Static<false>());
-  }
+template <class F>
+HWY_INLINE void WithOrder(const Block& block, bool stream, std::size_t most, const F& f) {
+  WithBool(stream && block.columns == block.stride && block.columns <= most, f);
 }
 
 /// Calls f with the coefficients of 1 or kElementwiseStrip vectors, make(0), make(1), …
@@ -154,9 +150,10 @@ void ColumnMoments(const T* x, const Block& block, std::size_t count, double* me
 
 template <class T>
 void NormalizeColumns(const Forward<T>& tensors, const Block& block, const Coefficients<T>& coefficients) {
-  WithForward(tensors, [&](auto gate, auto residual, auto stream) HWY_ATTR {
-    WithOrder<stream>(block, kMostAlong, [&](auto in_order) HWY_ATTR {
-      const Forward<T> t = tensors;  // in registers: a store may not be thought to change it
+  WithForward(tensors, [&](auto gate, auto residual) HWY_ATTR {
+    WithOrder(block, tensors.stream, kMostAlong, [&](auto in_order) HWY_ATTR {
+      Forward<T> t = tensors;  // in registers: a store may not be thought to change it
+      if constexpr (in_order) t.stream = true;
       const Coefficients<T> k = coefficients;
       TileFetch<in_order, 1, T> fetch(block, t.stream, t.ahead);
       const Claim<T> claim{t.claim ? t.y : nullptr, t.residual};
@@ -169,9 +166,9 @@ void NormalizeColumns(const Forward<T>& tensors, const Block& block, const Coeff
                 const std::size_t begin = r * block.stride + c;
                 ForEachFetch<T, vectors>(d, begin, [&](std::size_t at, std::size_t count) EQUINORM_INLINE {
                   fetch(at, count, t.x);
-                  if constexpr (stream && residual) FetchFar(t.residual + at + kFarAhead<T>);
+                  if (residual && t.stream) FetchFar(t.residual + at + kFarAhead<T>);
                 });
-                NormalizeVectors<gate, residual, stream>(d, t, begin, normalizers...);
+                NormalizeVectors<gate, residual>(d, t, begin, normalizers...);
               }
             });
           });
@@ -203,9 +200,10 @@ void ColumnDots(const Backward<T>& tensors, const Block& block, const Coefficien
 
 template <class T>
 void GradientColumns(const Backward<T>& tensors, const Block& block, const Coefficients<T>& coefficients) {
-  WithBackward(tensors, [&](auto gate, auto output, auto residual, auto stream) HWY_ATTR {
-    WithOrder<stream>(block, std::numeric_limits<std::size_t>::max(), [&](auto in_order) HWY_ATTR {
-      const Backward<T> t = tensors;
+  WithBackward(tensors, [&](auto gate, auto output, auto residual) HWY_ATTR {
+    WithOrder(block, tensors.stream, std::numeric_limits<std::size_t>::max(), [&](auto in_order) HWY_ATTR {
+      Backward<T> t = tensors;
+      if constexpr (in_order) t.stream = true;
       const Coefficients<T> k = coefficients;
       TileFetch<in_order, 2, T> fetch(block, t.stream, t.ahead);
       const Claim<T> claim{t.claim ? t.dx : nullptr, t.dy};
@@ -223,7 +221,7 @@ void GradientColumns(const Backward<T>& tensors, const Block& block, const Coeff
                     fetch(at, count, t.x, t.dy);
                   }
                 });
-                DifferentiateVectors<gate, output, residual, stream>(d, t, begin, differentiators...);
+                DifferentiateVectors<gate, output, residual>(d, t, begin, differentiators...);
               }
             });
           });

@@ -54,25 +54,17 @@ HWY_INLINE void WithCase(bool value, const F& f) {
 /// by vector.
 enum class Gate { none, relu, any };
 
-/// Calls f(gate, residual, stream) for a forward pass, with compile-time values.
+/// Calls f(gate, residual) for a forward pass, with compile-time values.
 template <class T, class F>
 HWY_INLINE void WithForward(const Forward<T>& t, const F& f) {
   const auto with_gate = [&](auto gate) HWY_ATTR {
-    WithBool(t.residual != nullptr, [&](auto residual) HWY_ATTR {
-      WithBool(t.stream, [&](auto stream) HWY_ATTR { f(gate, residual, stream); });
-    });
+    WithBool(t.residual != nullptr, [&](auto residual) HWY_ATTR { f(gate, residual); });
   };
+  if (t.activation == Activation::none) return with_gate(Static<Gate::none>());
   if constexpr (kByCase) {
-    switch (t.activation) {
-      case Activation::none:
-        return with_gate(Static<Gate::none>());
-      case Activation::relu:
-        return with_gate(Static<Gate::relu>());
-      default:
-        break;
-    }
+    if (t.activation == Activation::relu) return with_gate(Static<Gate::relu>());
   }
-  f(Static<Gate::any>(), Static<false>(), Static<false>());
+  f(Static<Gate::any>(), Static<false>());
 }
 
 /// Calls f(gate, from_output) for a pass that needs g. Only `any` adds a residual to z: relu is rarely without its y
@@ -88,16 +80,14 @@ HWY_INLINE void WithGate(const Backward<T>& t, const F& f) {
   f(Static<Gate::any>(), Static<false>());
 }
 
-/// Calls f(gate, from_output, residual, stream) for the pass that writes dx.
+/// Calls f(gate, from_output, residual) for the pass that writes dx.
 template <class T, class F>
 HWY_INLINE void WithBackward(const Backward<T>& t, const F& f) {
   WithGate(t, [&](auto gate, auto output) HWY_ATTR {
     if constexpr (gate == Gate::any) {
-      f(gate, output, Static<false>(), Static<false>());
+      f(gate, output, Static<false>());
     } else {
-      WithBool(t.dresidual != nullptr, [&](auto residual) HWY_ATTR {
-        WithCase<false>(t.stream, [&](auto stream) HWY_ATTR { f(gate, output, residual, stream); });
-      });
+      WithBool(t.dresidual != nullptr, [&](auto residual) HWY_ATTR { f(gate, output, residual); });
     }
   });
 }
@@ -137,21 +127,17 @@ struct Differentiator : Normalizer<D> {
   hn::Vec<D> offset, slope;
 };
 
-/// Stores a result of a pass that was compiled for kGate and kStream.
-template <Gate kGate, bool kStream, class D, class T>
+/// Stores a result, around the caches if `stream`.
+template <class D, class T>
 HWY_INLINE void StoreResult(hn::Vec<D> v, D d, T* p, std::size_t count, bool stream) {
-  if constexpr (kGate == Gate::any && !kStream) {
-    if (stream) return StoreCount<true>(v, d, p, count);
-  }
-  StoreCount<kStream>(v, d, p, count);
+  if (stream) return StoreCount<true>(v, d, p, count);
+  StoreCount<false>(v, d, p, count);
 }
 /// The same of whole vectors, one behind the other.
-template <Gate kGate, bool kStream, std::size_t n, class D, class T>
+template <std::size_t n, class D, class T>
 HWY_INLINE void StoreResults(const hn::Vec<D> (&v)[n], D d, T* p, bool stream) {
-  if constexpr (kGate == Gate::any && !kStream) {
-    if (stream) return StoreVectors<true>(v, d, p);
-  }
-  StoreVectors<kStream>(v, d, p);
+  if (stream) return StoreVectors<true>(v, d, p);
+  StoreVectors<false>(v, d, p);
 }
 
 /// y of a vector.
@@ -164,14 +150,14 @@ HWY_INLINE hn::Vec<D> Normalized(D d, const Forward<T>& t, std::size_t at, std::
   return z;
 }
 
-template <Gate kGate, bool kResidual, bool kStream, class T, class D>
+template <Gate kGate, bool kResidual, class T, class D>
 HWY_INLINE void Normalize(D d, const Forward<T>& t, std::size_t at, std::size_t count, const Normalizer<D>& n) {
-  StoreResult<kGate, kStream>(Normalized<kGate, kResidual>(d, t, at, count, n), d, t.y + at, count, t.stream);
+  StoreResult(Normalized<kGate, kResidual>(d, t, at, count, n), d, t.y + at, count, t.stream);
 }
 /// y of whole vectors, one behind the other. All are read before one is written: a load seems to wait for a store just
 /// before it to the same place of another page (measured: where y begins a line or two behind x in its page, copies
 /// vector by vector took up to twice as long). So all passes do, but for backward of row norms: it took longer so.
-template <Gate kGate, bool kResidual, bool kStream, class T, class D, class... More>
+template <Gate kGate, bool kResidual, class T, class D, class... More>
 HWY_INLINE void NormalizeVectors(D d, const Forward<T>& t, std::size_t at, const Normalizer<D>& first,
                                  const More&... more) {
   constexpr std::size_t kLanes = hn::MaxLanes(d);
@@ -182,7 +168,7 @@ HWY_INLINE void NormalizeVectors(D d, const Forward<T>& t, std::size_t at, const
     return y;
   };
   const hn::Vec<D> y[] = {one(first), one(more)...};
-  StoreResults<kGate, kStream>(y, d, t.y + at, t.stream);
+  StoreResults(y, d, t.y + at, t.stream);
 }
 
 /// g, where x − mean = difference. z is computed again, to the same bits as in forward.
@@ -206,36 +192,36 @@ HWY_INLINE hn::Vec<D> GatedGradient(D d, const Backward<T>& t, std::size_t at, s
 }
 
 /// dx of a vector, whose g is stored if it is wanted too.
-template <Gate kGate, bool kOutput, bool kResidual, bool kStream, class T, class D>
+template <Gate kGate, bool kOutput, bool kResidual, class T, class D>
 HWY_INLINE hn::Vec<D> Differentiated(D d, const Backward<T>& t, std::size_t at, std::size_t count,
                                      const Differentiator<D>& n) {
   const auto difference = hn::Sub(LoadCount(d, t.x + at, count), n.mean);
   const auto g = GatedGradient<kGate, kOutput>(d, t, at, count, difference, n);
   if (kResidual || (kGate == Gate::any && t.dresidual != nullptr)) {
-    StoreResult<kGate, kStream>(g, d, t.dresidual + at, count, t.stream);
+    StoreResult(g, d, t.dresidual + at, count, t.stream);
   }
   return NegMulAdd(d, difference, n.slope, MulSub(d, g, n.scale, n.offset));
 }
 
-template <Gate kGate, bool kOutput, bool kResidual, bool kStream, class T, class D>
+template <Gate kGate, bool kOutput, bool kResidual, class T, class D>
 HWY_INLINE void Differentiate(D d, const Backward<T>& t, std::size_t at, std::size_t count,
                               const Differentiator<D>& n) {
-  const auto dx = Differentiated<kGate, kOutput, kResidual, kStream>(d, t, at, count, n);
-  StoreResult<kGate, kStream>(dx, d, t.dx + at, count, t.stream);
+  const auto dx = Differentiated<kGate, kOutput, kResidual>(d, t, at, count, n);
+  StoreResult(dx, d, t.dx + at, count, t.stream);
 }
 /// The same of whole vectors.
-template <Gate kGate, bool kOutput, bool kResidual, bool kStream, class T, class D, class... More>
+template <Gate kGate, bool kOutput, bool kResidual, class T, class D, class... More>
 HWY_INLINE void DifferentiateVectors(D d, const Backward<T>& t, std::size_t at, const Differentiator<D>& first,
                                      const More&... more) {
   constexpr std::size_t kLanes = hn::MaxLanes(d);
   std::size_t next = at;
   const auto one = [&](const Differentiator<D>& n) EQUINORM_INLINE {
-    const auto dx = Differentiated<kGate, kOutput, kResidual, kStream>(d, t, next, kLanes, n);
+    const auto dx = Differentiated<kGate, kOutput, kResidual>(d, t, next, kLanes, n);
     next += kLanes;
     return dx;
   };
   const hn::Vec<D> dx[] = {one(first), one(more)...};
-  StoreResults<kGate, kStream>(dx, d, t.dx + at, t.stream);
+  StoreResults(dx, d, t.dx + at, t.stream);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -34,11 +34,10 @@ HWY_INLINE void ForEachVector(std::size_t begin, std::size_t length, const Fetch
 /// Of a residual, which no statistics have read, it is what comes next.
 template <class T>
 void NormalizePlanes(const Forward<T>& tensors, const PlaneBlock& block, const Coefficients<T>& coefficients) {
-  WithForward(tensors, [&](auto gate, auto residual, auto stream) HWY_ATTR {
+  WithForward(tensors, [&](auto gate, auto residual) HWY_ATTR {
     using D = Tag<T>;
     const Forward<T> t = tensors;
     const Coefficients<T> k = coefficients;
-    constexpr bool kFetches = stream || gate == Gate::any || kByPairs<T>;  // else ahead is 0
     const auto [samples, stride, channels, spacing, length, cached] = block;
     for (std::size_t s = 0; s < samples; ++s) {
       for (std::size_t c = 0; c < channels; ++c) {
@@ -46,14 +45,14 @@ void NormalizePlanes(const Forward<T>& tensors, const PlaneBlock& block, const C
         ForEachVector<T>(
             s * stride + c * spacing, length,
             [&](std::size_t at) EQUINORM_INLINE {
-              if constexpr (kFetches) hwy::Prefetch(t.x + at + t.ahead);
-              if constexpr (kFetches && residual) FetchFar(t.residual + at + kFarAhead<T>);
+              hwy::Prefetch(t.x + at + t.ahead);
+              if constexpr (residual) FetchFar(t.residual + at + kFarAhead<T>);
             },
             [&](std::size_t at) EQUINORM_INLINE {
-              NormalizeVectors<gate, residual, stream>(D(), t, at, normalizer, normalizer, normalizer, normalizer);
+              NormalizeVectors<gate, residual>(D(), t, at, normalizer, normalizer, normalizer, normalizer);
             },
             [&](std::size_t at, std::size_t count)
-                EQUINORM_INLINE { Normalize<gate, residual, stream>(D(), t, at, count, normalizer); });
+                EQUINORM_INLINE { Normalize<gate, residual>(D(), t, at, count, normalizer); });
       }
     }
   });
@@ -78,7 +77,7 @@ void PlaneDotSums(const Backward<T>& tensors, const PlaneBlock& block, const Coe
 /// The next planes are fetched whether dx goes around the caches or not: two inputs are much to wait for.
 template <class T>
 void GradientPlanes(const Backward<T>& tensors, const PlaneBlock& block, const Coefficients<T>& coefficients) {
-  WithBackward(tensors, [&](auto gate, auto output, auto residual, auto stream) HWY_ATTR {
+  WithBackward(tensors, [&](auto gate, auto output, auto residual) HWY_ATTR {
     using D = Tag<T>;
     const Backward<T> t = tensors;
     const Coefficients<T> k = coefficients;
@@ -95,10 +94,10 @@ void GradientPlanes(const Backward<T>& tensors, const PlaneBlock& block, const C
             },
             [&](std::size_t at) EQUINORM_INLINE {
               const auto& n = differentiator;
-              DifferentiateVectors<gate, output, residual, stream>(D(), t, at, n, n, n, n);
+              DifferentiateVectors<gate, output, residual>(D(), t, at, n, n, n, n);
             },
             [&](std::size_t at, std::size_t count)
-                EQUINORM_INLINE { Differentiate<gate, output, residual, stream>(D(), t, at, count, differentiator); });
+                EQUINORM_INLINE { Differentiate<gate, output, residual>(D(), t, at, count, differentiator); });
       }
     }
   });

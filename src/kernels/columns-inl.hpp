@@ -176,26 +176,36 @@ void NormalizeColumns(const Forward<T>& tensors, const Block& block, const Coeff
   });
 }
 
+/// Stores g of a vector in a strip of kVectors, which stand side by side in memory.
+template <std::size_t kVectors, class D, class T>
+HWY_INLINE void StoreGated(hn::Vec<D> g, D d, T* p, bool stream) {
+  constexpr bool kWholeLines = kVectors * hn::MaxLanes(d) * sizeof(T) >= kLineBytes;
+  StoreResult(g, d, p, hn::Lanes(d), kWholeLines && stream);
+}
+
 template <class T>
 void ColumnDots(const Backward<T>& tensors, const Block& block, const Coefficients<T>& coefficients, double* sum,
                 double* dot) {
-  WithGate(tensors, [&](auto gate, auto output) HWY_ATTR {
+  const auto accumulate = [&](auto gate, auto output, auto writes) HWY_ATTR {
     const Backward<T> t = tensors;
     const Coefficients<T> k = coefficients;
-    const auto gradient = [&](auto d, std::size_t at, std::size_t column, auto difference) HWY_ATTR {
+    const auto gradient = [&](auto d, auto vectors, std::size_t at, std::size_t column, auto difference) HWY_ATTR {
       using N = Normalizer<decltype(d)>;
-      return GatedGradient<gate, output>(d, t, at, hn::Lanes(d), difference, N(PerColumn(), d, k, column));
+      const auto g = GatedGradient<gate, output>(d, t, at, hn::Lanes(d), difference, N(PerColumn(), d, k, column));
+      if (writes || (gate == Gate::any && t.g != nullptr)) StoreGated<vectors>(g, d, t.g + at, t.stream);
+      return g;
     };
-    const auto accumulate = [&](const auto& inputs) EQUINORM_INLINE {
+    const auto accumulate_of = [&](const auto& inputs) EQUINORM_INLINE {
       constexpr bool kHeavy = gate == Gate::any;
       AccumulateColumnDots<kHeavy>(inputs, block, k.mean, k.unit, gradient, sum, dot);
     };
     if constexpr (output) {
-      accumulate(std::array{t.x, t.dy, t.y});
+      accumulate_of(std::array{t.x, t.dy, t.y});
     } else {
-      accumulate(std::array{t.x, t.dy});
+      accumulate_of(std::array{t.x, t.dy});
     }
-  });
+  };
+  WithSums(tensors, accumulate);
 }
 
 template <class T>

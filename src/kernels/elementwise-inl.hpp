@@ -80,6 +80,18 @@ HWY_INLINE void WithGate(const Backward<T>& t, const F& f) {
   f(Static<Gate::any>(), Static<false>());
 }
 
+/// Calls f(gate, from_output, writes) for the pass that sums g, and writes it.
+template <class T, class F>
+HWY_INLINE void WithSums(const Backward<T>& t, const F& f) {
+  WithGate(t, [&](auto gate, auto output) HWY_ATTR {
+    if constexpr (output) {
+      WithBool(t.g != nullptr, [&](auto writes) HWY_ATTR { f(gate, output, writes); });
+    } else {
+      f(gate, output, Static<false>());
+    }
+  });
+}
+
 /// Calls f(gate, from_output, residual) for the pass that writes dx.
 template <class T, class F>
 HWY_INLINE void WithBackward(const Backward<T>& t, const F& f) {

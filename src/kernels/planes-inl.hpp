@@ -61,17 +61,20 @@ void NormalizePlanes(const Forward<T>& tensors, const PlaneBlock& block, const C
 template <class T>
 void PlaneDotSums(const Backward<T>& tensors, const PlaneBlock& block, const Coefficients<T>& coefficients, double* sum,
                   double* dot) {
-  WithGate(tensors, [&](auto gate, auto output) HWY_ATTR {
+  const auto accumulate = [&](auto gate, auto output, auto writes) HWY_ATTR {
     using D = Tag<T>;
     const Backward<T> t = tensors;
     const Coefficients<T> k = coefficients;
     const auto gradient = [&](std::size_t at, std::size_t c, std::size_t count, auto difference) EQUINORM_INLINE {
       FetchFar(t.dy + at + kFarAhead<T>);
       if constexpr (output) FetchFar(t.y + at + kFarAhead<T>);
-      return GatedGradient<gate, output>(D(), t, at, count, difference, Normalizer<D>(PerChannel(), D(), k, c));
+      const auto g = GatedGradient<gate, output>(D(), t, at, count, difference, Normalizer<D>(PerChannel(), D(), k, c));
+      if (writes || (gate == Gate::any && t.g != nullptr)) StoreCount<false>(g, D(), t.g + at, count);
+      return g;
     };
     PlaneDots(t.x, block, k.mean, k.unit, gradient, sum, dot);
-  });
+  };
+  WithSums(tensors, accumulate);
 }
 
 /// The next planes are fetched whether dx goes around the caches or not: two inputs are much to wait for.

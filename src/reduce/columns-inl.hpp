@@ -53,10 +53,11 @@ inline constexpr std::size_t kNearBytes = 8 << 10, kMuchNearBytes = 24 << 10;
 /// inputs, that brought in more than an order that it foresees (measured).
 inline constexpr std::size_t kFarBytes = 32 << 10, kMostByPages = 512;
 
-/// Adds the pairs term(tag, row, column) of a matrix of up to kMostColumns to sum and product ([columns]), kTogether
-/// rows at a time along their columns, in strips of kColumnStrip vectors. Inputs are what term reads, and what comes
-/// next of them is fetched: of rows that follow one another the memory behind, in its order (in the order of strips it
-/// took up to a fifth longer), else the next strip, or at the end of the columns the next rows.
+/// Adds the pairs term(tag, Constant<vectors side by side>, row, column) of a matrix of up to kMostColumns to sum and
+/// product ([columns]), kTogether rows at a time along their columns, in strips of kColumnStrip vectors. Inputs are
+/// what term reads, and what comes next of them is fetched: of rows that follow one another the memory behind, in its
+/// order (in the order of strips it took up to a fifth longer), else the next strip, or at the end of the columns the
+/// next rows.
 ///
 /// Of kTogether rows the sums of a strip wait as floats, in memory, until there are kSumsTogether of them, and then are
 /// widened: widening all would take as long as the rest. kDeep: strips go down more rows, and sums wait in registers;
@@ -100,7 +101,7 @@ HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, c
             near += kWidth, near_column += kWidth;
             if (near_column >= columns) near += stride - columns, near_column = 0;
           }
-          Unroll<vectors>([&](auto v) EQUINORM_INLINE { pairs.Add(v, term(d, row, column + v * kLanes)); });
+          Unroll<vectors>([&](auto v) EQUINORM_INLINE { pairs.Add(v, term(d, vectors, row, column + v * kLanes)); });
         }
         return pairs;
       };
@@ -289,7 +290,7 @@ HWY_INLINE void DifferenceSums(const T* HWY_RESTRICT x, Block block, const Param
   std::fill_n(sums, block.columns, 0.0);
   std::fill_n(squares, block.columns, 0.0);
   AccumulatePairs<true, true>(
-      std::array{x}, block, sums, squares, [=](auto d, std::size_t row, std::size_t column) EQUINORM_INLINE {
+      std::array{x}, block, sums, squares, [=](auto d, auto, std::size_t row, std::size_t column) EQUINORM_INLINE {
         const auto difference =
             hn::Sub(LoadElements(d, x + row * block.stride + column), hn::LoadU(d, shifts + column));
         return Pair<decltype(d)>{difference, difference, difference};
@@ -366,10 +367,10 @@ HWY_INLINE void ScaleColumns(const P* HWY_RESTRICT unit, std::size_t columns, do
   });
 }
 
-/// Adds Σ g and Σ g·d to sum and dot ([columns]), where d = x − mean and g = gradient(tag, index, column, d) is what
-/// the activation let through; index counts elements from x. Products are of d·unit ([columns]), a power of two that
-/// brings d near 1: so they vanish only beside a g that is denormal itself. Inputs are x and what else gradient reads.
-/// kHeavy: gradient is long, as behind SiLU or GELU.
+/// Adds Σ g and Σ g·d to sum and dot ([columns]), where d = x − mean and g = gradient(tag, Constant<vectors side by
+/// side>, index, column, d) is what the activation let through; index counts elements from x. Products are of d·unit
+/// ([columns]), a power of two that brings d near 1: so they vanish only beside a g that is denormal itself. Inputs are
+/// x and what else gradient reads. kHeavy: gradient is long, as behind SiLU or GELU.
 template <bool kHeavy, class T, std::size_t kInputs, class Gradient>
 HWY_INLINE void AccumulateColumnDots(const std::array<const T*, kInputs>& inputs, const Block& block,
                                      const Parameter<T>* HWY_RESTRICT mean, const Parameter<T>* HWY_RESTRICT unit,
@@ -383,11 +384,11 @@ HWY_INLINE void AccumulateColumnDots(const std::array<const T*, kInputs>& inputs
     for (auto& input : panel) input += begin;
     AccumulatePairs<!kHeavy, false>(
         panel, {block.rows, stride, width, block.much, block.cached}, sum + begin, dot + begin,
-        [&](auto d, std::size_t row, std::size_t panel_column) EQUINORM_INLINE {
+        [&](auto d, auto vectors, std::size_t row, std::size_t panel_column) EQUINORM_INLINE {
           const std::size_t column = begin + panel_column;
           const std::size_t index = row * stride + column;
           const auto difference = hn::Sub(LoadElements(d, x + index), hn::LoadU(d, mean + column));
-          const auto g = gradient(d, index, column, difference);
+          const auto g = gradient(d, vectors, index, column, difference);
           return Pair<decltype(d)>{g, g, hn::Mul(difference, hn::LoadU(d, unit + column))};
         });
   }

@@ -46,15 +46,15 @@ class Columns {
     t.stream = kernels::streams<T>(g_.elements, {t.y}, p_.width);
     t.claim = kernels::claims<T>(g_.elements, t.stream);
     for_each_chunk_backwards([&](std::size_t begin, const Block& block) {
-      kernels::Forward<T> moved = t.at(begin);
-      moved.stream = t.stream && block.columns == p_.width;
-      run_.normalize_columns(moved, block, s_.coefficients);
+      run_.normalize_columns(part(t, begin, block), block, s_.coefficients);
     });
   }
 
   void differentiate(kernels::Backward<T> t, const BackwardChannels<T>& channels) const {
-    prepare(channels.forward());
+    if (!prepare(channels.forward())) t.gate_first(true);
     const kernels::Coefficients<T> k = s_.coefficients;
+    t.stream = kernels::streams<T>(g_.elements, {t.dx, t.dresidual}, p_.width);
+    t.claim = kernels::claims<T>(g_.elements, t.stream);
     parallel_for(p_.chunks, workers_, [&](std::size_t chunk) {
       std::fill_n(first(chunk), p_.width, 0.0);
       std::fill_n(second(chunk), p_.width, 0.0);
@@ -67,7 +67,10 @@ class Columns {
         second(0)[at] += second(chunk)[at];
       }
     }
-    if (p_.tail > 0) run_.column_dots(t.at(p_.rows * p_.width), tail(), k, first(0), second(0));
+    if (p_.tail > 0) {
+      run_.column_dots(part(t, p_.rows * p_.width, tail()), tail(), k, first(0), second(0));
+    }
+    t = t.after_sums();
     bool careful = false;
     for (std::size_t c = 0; c < g_.channels; ++c) {
       double sum = 0, dot = 0;
@@ -83,19 +86,22 @@ class Columns {
       return;
     }
     for (auto* array : {s_.coefficients.offset, s_.coefficients.slope}) repeat(array);
-    t.stream = kernels::streams<T>(g_.elements, {t.dx, t.dresidual}, p_.width);
-    t.claim = kernels::claims<T>(g_.elements, t.stream);
-    for_each_chunk_backwards([&](std::size_t begin, const Block& block) {
-      kernels::Backward<T> moved = t.at(begin);
-      moved.stream = t.stream && block.columns == p_.width;
-      run_.gradient_columns(moved, block, k);
-    });
+    for_each_chunk_backwards(
+        [&](std::size_t begin, const Block& block) { run_.gradient_columns(part(t, begin, block), block, k); });
   }
 
  private:
   double* first(std::size_t chunk) const { return s_.first + chunk * p_.width; }
   double* second(std::size_t chunk) const { return s_.second + chunk * p_.width; }
   Block tail() const { return {1, p_.width, p_.tail}; }
+
+  /// The tensors from `begin` on, for a block there. The tail is not written around the caches: it may end in a line.
+  template <class Tensors>
+  Tensors part(const Tensors& t, std::size_t begin, const Block& block) const {
+    Tensors moved = t.at(begin);
+    moved.stream = t.stream && block.columns == p_.width;
+    return moved;
+  }
 
   /// Writes the forward coefficients of every column; says whether a channel needs care instead.
   bool prepare(const ForwardChannels<T>& channels) const {

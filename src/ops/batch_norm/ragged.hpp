@@ -51,8 +51,9 @@ class Ragged {
     });
   }
 
-  void differentiate(const kernels::Backward<T>& t, const BackwardChannels<T>& channels) const {
-    channels.forward().prepare_all();
+  void differentiate(kernels::Backward<T> t, const BackwardChannels<T>& channels) const {
+    if (!channels.forward().prepare_all()) t.gate_first(true);
+    const kernels::Backward<T> rest = t.after_sums();
     parallel_for(tasks_, workers_, [&](std::size_t task) {
       std::fill_n(first(task), g_.channels, 0.0);
       std::fill_n(second(task), g_.channels, 0.0);
@@ -67,13 +68,13 @@ class Ragged {
         sum += first(task)[c];
         dot += second(task)[c];
       }
-      channels.finish(c, t, sum, dot);
+      channels.finish(c, rest, sum, dot);
       careful = careful || channels.needs_care(c);
     }
-    for (std::size_t c = 0; careful && c < g_.channels; ++c) channels.differentiate_carefully(c, t);
+    for (std::size_t c = 0; careful && c < g_.channels; ++c) channels.differentiate_carefully(c, rest);
     parallel_for(tasks_, workers_, [&](std::size_t task) {
       for_each_block(task, [&](std::size_t at, std::size_t channel, std::size_t, const auto& block) {
-        if (!careful) differentiate(t.at(at), block, coefficients().at(channel));
+        if (!careful) differentiate(rest.at(at), block, coefficients().at(channel));
       });
       clear(task, t.dx);
       clear(task, t.dresidual);

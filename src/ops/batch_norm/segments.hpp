@@ -61,9 +61,10 @@ class Segments {
   void differentiate(kernels::Backward<T> t, const BackwardChannels<T>& channels) const {
     t.stream = streams({t.dx, t.dresidual}, kernels::kStreamBytesOfPlaneGradients);
     t.ahead = p_.group * g_.inner;
-    channels.forward().prepare_all();
-    run([&](const Part& part) { dots(part, t); }, [&](std::size_t c) { finish_gradients(c, t, channels); },
-        [&](const Part& part) { differentiate_part(part, t, channels); });
+    if (!channels.forward().prepare_all()) t.gate_first(!t.stream);
+    const kernels::Backward<T> rest = t.after_sums();
+    run([&](const Part& part) { dots(part, t); }, [&](std::size_t c) { finish_gradients(c, rest, channels); },
+        [&](const Part& part) { differentiate_part(part, rest, channels); });
   }
 
  private:
@@ -147,8 +148,9 @@ class Segments {
     for (double* array : {sum, dot}) std::fill_n(array, part.end - part.begin, 0.0);
     for (std::size_t i = part.first_piece; i < part.end_piece; ++i) {
       with_kernels([&](const auto& run) {
-        run.plane_dots(t.at(p_.offset(part.begin, i)), p_.block(part.begin, part.end, i), coefficients().at(part.begin),
-                       sum, dot);
+        auto moved = t.at(p_.offset(part.begin, i));
+        moved.stream = false;  // g will be read soon
+        run.plane_dots(moved, p_.block(part.begin, part.end, i), coefficients().at(part.begin), sum, dot);
       });
     }
   }

@@ -51,6 +51,7 @@ class Groups {
   void backward(kernels::Backward<T> t, const Statistics& statistics, const AffineGradients<T>& gradients) const {
     t.stream = streams({t.dx, t.dresidual}, g_.columns ? kernels::kStreamBytes : kernels::kStreamBytesOfPlaneGradients);
     t.claim = kernels::claims<T>(g_.samples * g_.sample_elements(), t.stream);
+    t.gate_first(!t.stream);
     for (std::size_t task = 0; task < p_.tasks; ++task) {
       std::fill_n(s_[task].dgamma, g_.channels, 0.0);
       std::fill_n(s_[task].dbeta, g_.channels, 0.0);
@@ -65,8 +66,8 @@ class Groups {
         },
         [&](const Scratch<T>& s, const Unit& u) { dots(t, s, u); },
         [&](const Scratch<T>& of_unit, const Scratch<T>& part, const Unit& u) { take_dots(of_unit, part, u); },
-        [&](const Scratch<T>& of_unit, const Unit& u) { finish_gradients(t, of_unit, u); },
-        [&](const Scratch<T>& of_unit, const Unit& u) { differentiate(t, of_unit, u); });
+        [&](const Scratch<T>& of_unit, const Unit& u) { finish_gradients(after_dots(t, of_unit, u), of_unit, u); },
+        [&](const Scratch<T>& of_unit, const Unit& u) { differentiate(after_dots(t, of_unit, u), of_unit, u); });
     clear(t.dx);
     clear(t.dresidual);
     for (std::size_t c = 0; c < g_.channels; ++c) {
@@ -373,7 +374,9 @@ class Groups {
     std::fill(found.second + begin, found.second + end, 0.0);
     if (g_.columns) {
       for_each_block(u, [&](std::size_t at, const Block& block) {
-        kernel_.column_dots(t.at(at), block, k, found.first, found.second);
+        kernels::Backward<T> moved = t.at(at);
+        moved.stream = false;  // g will be read soon
+        kernel_.column_dots(moved, block, k, found.first, found.second);
       });
       return;
     }
@@ -382,6 +385,11 @@ class Groups {
       kernel_.plane_dots(t.at(sample_begin(u) + c * g_.positions), planes(u, count), k.at(c), found.first + c,
                          found.second + c);
     }
+  }
+
+  /// What is left to do of a unit behind its dots, which leave a careful one alone.
+  kernels::Backward<T> after_dots(const kernels::Backward<T>& t, const Scratch<T>& s, const Unit& u) const {
+    return needs_care(s, u) ? t : t.after_sums();
   }
 
   void take_dots(const Scratch<T>& of_unit, const Scratch<T>& part, const Unit& u) const {

@@ -175,6 +175,14 @@ std::function<void()> floor(const Problem& p, const Tensors<T>& t, Fetch fetch) 
     reduce = {{in(t.x)}, {}, ahead, second};
     apply = {{in(t.x), in(t.residual)}, {out(t.y), out(t.sum)}, ahead_of_apply, second};
   }
+  // The gradient of a residual behind a relu is written with the sums, and read instead of dy and y: as ours, see
+  // Backward::gate_first.
+  const bool gate_first =
+      p.pass == Pass::backward && p.op == Op::batch_norm && !p.planes() && p.add && p.activation == Activation::relu;
+  if (gate_first) {
+    reduce.out[0] = out(t.dresidual);
+    apply = {{in(t.x), in(t.dresidual)}, {out(t.dx)}, ahead_of_apply, second};
+  }
   reduce.far = fetches_far(fetch);
   apply.claim = claims(fetch);
   apply.by_fours = fetch == Fetch::far_claim;
@@ -182,6 +190,7 @@ std::function<void()> floor(const Problem& p, const Tensors<T>& t, Fetch fetch) 
   const auto whole_lines = [](std::size_t count) { return count * sizeof(T) % 64 == 0; };
   apply.stream = p.elements() * sizeof(T) >= p.least_streamed() && whole_lines(order.run) &&
                  whole_lines(order.stride) && whole_lines(order.spacing);
+  reduce.stream = gate_first && apply.stream;
   if (ahead != 0 && apply.stream && order.units > 1) apply.ahead = order.spacing * sizeof(T);  // what is read next
   return [=, elements = p.elements()] {
     std::uint8_t seen = 0;

@@ -32,7 +32,11 @@ class Channels {
   using P = Parameter<T>;
 
   Channels(const Problem& p, const Tensors<T>& t, const PlainKernels<T>& kernels)
-      : p_(p), t_(t), kernels_(kernels), backward_(p.pass == Pass::backward) {
+      : p_(p),
+        t_(t),
+        kernels_(kernels),
+        without_gate_(plain_kernels<T>(true, false, false)),
+        backward_(p.pass == Pass::backward) {
     const std::size_t plane = p.h * p.w;
     group_ = p.op == Op::group_norm ? p.c / p.groups : 1;
     batch_ = p.op == Op::batch_norm;
@@ -88,8 +92,11 @@ class Channels {
     }
     finish(unit, 0, channels_, static_cast<double>(rows_));
     for (std::size_t i = p_.c; i < width_; ++i) take_coefficients(i, i % p_.c);
+    Data<T> rest = data;
+    if (data.gate_first) rest.dy = data.dresidual;
+    const auto apply = (data.gate_first ? without_gate_ : kernels_).apply_columns;
     each_piece(begin, true, [&](std::size_t at, std::size_t rows, std::size_t columns) {
-      kernels_.apply_columns(data, at, rows, width_, columns, coefficients());
+      apply(rest, at, rows, width_, columns, coefficients());
     });
   }
 
@@ -234,6 +241,7 @@ class Channels {
   Problem p_;
   Tensors<T> t_;
   PlainKernels<T> kernels_;
+  PlainKernels<T> without_gate_;  ///< of backward, where the gate's part is done
   bool backward_;
   Place place_;
   bool batch_;            ///< statistics over the batch, not of each sample
@@ -265,7 +273,8 @@ std::function<void()> plain(const Problem& p, const Tensors<T>& t, Fetch fetch) 
                      fetches_far(fetch),
                      fetch == Fetch::second,
                      stream,
-                     claims(fetch)};
+                     claims(fetch),
+                     backward && gated && p.add && p.op == Op::batch_norm && !p.planes()};
   if (p.by_rows()) {
     if (kernels.run_rows == nullptr) return nullptr;
     RowData<T> rows{

@@ -90,21 +90,6 @@ HWY_INLINE hn::Vec<D> Gradient(D d, const Data<T>& t, std::size_t at, [[maybe_un
   }
 }
 
-/// Σv and Σ v·x of one vector more, v = x forward, g backward.
-template <class K, class D, class T>
-HWY_INLINE void Sum(D d, const Data<T>& t, std::size_t at, const Gate<D>& gate, hn::Vec<D>& sum, hn::Vec<D>& product) {
-  Fetch<K>(t, at);
-  const auto x = LoadElements(d, t.x + at);
-  if constexpr (K::kBackward) {
-    const auto g = Gradient<K>(d, t, at, x, gate);
-    sum = hn::Add(sum, g);
-    product = hn::MulAdd(g, x, product);
-  } else {
-    sum = hn::Add(sum, x);
-    product = hn::MulAdd(x, x, product);
-  }
-}
-
 template <std::size_t n, class D, class T>
 HWY_INLINE void Store(const hn::Vec<D> (&values)[n], bool stream, D d, T* out) {
   const auto store = [&](auto streamed) EQUINORM_INLINE {
@@ -118,6 +103,24 @@ HWY_INLINE void Store(const hn::Vec<D> (&values)[n], bool stream, D d, T* out) {
     store(std::true_type());
   } else {
     store(std::false_type());
+  }
+}
+
+/// Σv and Σ v·x of one vector more, v = x forward, g backward.
+template <class K, class D, class T>
+HWY_INLINE void Sum(D d, const Data<T>& t, std::size_t at, const Gate<D>& gate, hn::Vec<D>& sum, hn::Vec<D>& product) {
+  Fetch<K>(t, at);
+  const auto x = LoadElements(d, t.x + at);
+  if constexpr (K::kBackward) {
+    const auto g = Gradient<K>(d, t, at, x, gate);
+    if constexpr (K::kGated && K::kAdd) {
+      if (t.gate_first) Store({g}, t.stream, d, t.dresidual + at);
+    }
+    sum = hn::Add(sum, g);
+    product = hn::MulAdd(g, x, product);
+  } else {
+    sum = hn::Add(sum, x);
+    product = hn::MulAdd(x, x, product);
   }
 }
 

@@ -16,6 +16,7 @@ struct Data {
   bool second;        ///< fetched into the second cache
   bool stream;        ///< write around the caches
   bool claim;         ///< claim what columns are written to, a page at a time
+  bool gate_first;    ///< backward, gated, with a residual: its gradient is written while sums are taken
 };
 
 /// out = a·x + b forward, a·g + (b·x + c) backward. Behind a relu without a residual z = scale·x + shift has the sign

@@ -110,11 +110,13 @@ nlohmann::ordered_json bench_json(const bench::Measurement& measured) {
                               {"simd", simd_target()}};
   if (p.op == Op::group_norm) json["groups"] = p.groups;
   for (const auto& t : measured.timings) {
+    const bench::Ratio ratio = measured.of_copy(t);
     json["results"].push_back({{"name", t.name},
                                {"median_ms", t.median_ms},
                                {"best_ms", t.best_ms},
                                {"spread", t.spread},
-                               {"of_copy", measured.of_copy(t).median}});
+                               {"of_copy", ratio.median},
+                               {"of_copy_95", {ratio.low, ratio.high}}});
   }
   return json;
 }

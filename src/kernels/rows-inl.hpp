@@ -426,9 +426,9 @@ HWY_INLINE void EndSums(const RowBackward<T>& n, const LanePairs<Tag<T>>& sums, 
 
 /// The means of h and of h·x̂ over a row. Memory is read along rows here, as it fetches ahead by itself, and with kMuch
 /// is fetched; GradientBlock, which goes down columns, will find it in the caches. With kMuch, too, that fetches the
-/// next block meanwhile, and dx goes around the caches.
+/// next block meanwhile, and dx goes around the caches. Behind an activation g is left in dx, if leaves_g.
 template <bool kCentered, bool kGate, bool kMuch, class T>
-HWY_NOINLINE void SumRow(const RowBackward<T>& n, std::size_t r, RowCoefficients<T>& k) {
+HWY_NOINLINE void SumRow(const RowBackward<T>& n, std::size_t r, RowCoefficients<T>& k, bool leaves_g = false) {
   using D = Tag<T>;
   constexpr D d;
   const RowAffine<T> affine(n);
@@ -439,6 +439,7 @@ HWY_NOINLINE void SumRow(const RowBackward<T>& n, std::size_t r, RowCoefficients
     const auto value = LoadCount(d, x + i, count);
     const RowGradient<kGate, D, T> gradient(d, n, dy + i, count, normalize(value),
                                             LoadCount(d, affine.gamma.at(i), count), affine.beta.at(i));
+    if (kGate && leaves_g) StoreCount<false>(gradient.g, d, n.dx.at(r) + i, count);
     return Pair<D>{kCentered ? gradient.h : hn::Zero(d), gradient.h, normalize.Rough(value)};
   };
   AddPairs(
@@ -714,20 +715,35 @@ bool GoOneByOne(const RowBackward<T>& n, const double* dbeta) {
          n.gamma != nullptr && (kCentered || dbeta == nullptr);
 }
 
-/// The rows begin … end − 1, by blocks that stay in the second cache.
+/// The rows begin … end − 1, by blocks that stay in the second cache. An activation's slope is taken once, if g is one
+/// of T's values: dx holds g until it becomes dx (see Backward::gate_first).
 template <bool kCentered, bool kGate, bool kMuch, class T>
 HWY_NOINLINE void GradientByBlocks(const RowBackward<T>& n, std::size_t begin, std::size_t end, double* dgamma,
                                    double* dbeta) {
   const std::size_t block = BlockRows<T>(n.features);
+  constexpr bool kExact = std::is_same_v<T, Parameter<T>>;
+  const bool leaves_g =
+      kGate && kExact && !has_slope_of_sign(n.activation) && n.dx.data != n.x.data && n.dx.data != n.dsum.data;
+  RowBackward<T> rest = n;
+  if (leaves_g) rest.dy = {n.dx.data, n.dx.stride}, rest.activation = Activation::none;
   for (std::size_t first = begin; first < end; first += block) {
     const std::size_t last = std::min(first + block, end);
     RowCoefficients<T> k[kMaxBlockRows];
     for (std::size_t r = first; r < last; ++r) {
       RowCoefficients<T>& row = k[r - first];
-      if (BeginRow<kCentered>(n, r, row)) SumRow<kCentered, kGate, kMuch>(n, r, row);
+      if (BeginRow<kCentered>(n, r, row)) SumRow<kCentered, kGate, kMuch>(n, r, row, leaves_g);
     }
     for (std::size_t r = first; r < last; ++r) {
-      if (k[r - first].careful) CarefulGradientRow<kCentered>(n, k[r - first], r, dgamma, dbeta);
+      if (!k[r - first].careful) continue;
+      RowCoefficients<T> begun;  // careful from the beginning: its g was left nowhere
+      const RowBackward<T>& left = BeginRow<kCentered>(n, r, begun) ? rest : n;
+      CarefulGradientRow<kCentered>(left, k[r - first], r, dgamma, dbeta);
+    }
+    if constexpr (kGate && kExact) {
+      if (leaves_g) {
+        GradientBlock<kCentered, false, false>(rest, k, first, last, dgamma, dbeta);
+        continue;
+      }
     }
     GradientBlock<kCentered, kGate, kMuch>(n, k, first, last, dgamma, dbeta);
   }

@@ -70,7 +70,7 @@ class Columns {
     if (p_.tail > 0) {
       run_.column_dots(part(t, p_.rows * p_.width, tail()), tail(), k, first(0), second(0));
     }
-    t = t.after_sums();
+    t = t.after_sums(false);
     bool careful = false;
     for (std::size_t c = 0; c < g_.channels; ++c) {
       double sum = 0, dot = 0;

@@ -53,7 +53,7 @@ class Ragged {
 
   void differentiate(kernels::Backward<T> t, const BackwardChannels<T>& channels) const {
     if (!channels.forward().prepare_all()) t.gate_first(true);
-    const kernels::Backward<T> rest = t.after_sums();
+    const kernels::Backward<T> rest = t.after_sums(false);
     parallel_for(tasks_, workers_, [&](std::size_t task) {
       std::fill_n(first(task), g_.channels, 0.0);
       std::fill_n(second(task), g_.channels, 0.0);

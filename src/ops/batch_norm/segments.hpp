@@ -62,7 +62,7 @@ class Segments {
     t.stream = streams({t.dx, t.dresidual}, kernels::kStreamBytesOfPlaneGradients);
     t.ahead = p_.group * g_.inner;
     if (!channels.forward().prepare_all()) t.gate_first(!t.stream);
-    const kernels::Backward<T> rest = t.after_sums();
+    const kernels::Backward<T> rest = t.after_sums(true);
     run([&](const Part& part) { dots(part, t); }, [&](std::size_t c) { finish_gradients(c, rest, channels); },
         [&](const Part& part) { differentiate_part(part, rest, channels); });
   }

@@ -389,7 +389,7 @@ class Groups {
 
   /// What is left to do of a unit behind its dots, which leave a careful one alone.
   kernels::Backward<T> after_dots(const kernels::Backward<T>& t, const Scratch<T>& s, const Unit& u) const {
-    return needs_care(s, u) ? t : t.after_sums();
+    return needs_care(s, u) ? t : t.after_sums(true);
   }
 
   void take_dots(const Scratch<T>& of_unit, const Scratch<T>& part, const Unit& u) const {

@@ -38,6 +38,7 @@ void NormalizePlanes(const Forward<T>& tensors, const PlaneBlock& block, const C
     using D = Tag<T>;
     const Forward<T> t = tensors;
     const Coefficients<T> k = coefficients;
+    const bool fetches = t.stream || gate == Gate::any || kByPairs<T>;  // else ahead is 0
     const auto [samples, stride, channels, spacing, length, cached] = block;
     for (std::size_t s = 0; s < samples; ++s) {
       for (std::size_t c = 0; c < channels; ++c) {
@@ -45,6 +46,7 @@ void NormalizePlanes(const Forward<T>& tensors, const PlaneBlock& block, const C
         ForEachVector<T>(
             s * stride + c * spacing, length,
             [&](std::size_t at) EQUINORM_INLINE {
+              if (!fetches) return;
               hwy::Prefetch(t.x + at + t.ahead);
               if constexpr (residual) FetchFar(t.residual + at + kFarAhead<T>);
             },

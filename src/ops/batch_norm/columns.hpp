@@ -55,10 +55,12 @@ class Columns {
     const kernels::Coefficients<T> k = s_.coefficients;
     t.stream = kernels::streams<T>(g_.elements, {t.dx, t.dresidual}, p_.width);
     t.claim = kernels::claims<T>(g_.elements, t.stream);
+    const std::size_t inputs = t.y == nullptr && t.residual == nullptr ? 2 : 3;
+    const bool much = kernels::is_much<T>(inputs * g_.elements);
     parallel_for(p_.chunks, workers_, [&](std::size_t chunk) {
       std::fill_n(first(chunk), p_.width, 0.0);
       std::fill_n(second(chunk), p_.width, 0.0);
-      const Block block{p_.rows_of_chunk(chunk), p_.width, p_.width, much_of_two_};
+      const Block block{p_.rows_of_chunk(chunk), p_.width, p_.width, much};
       run_.column_dots(t.at(chunk * p_.chunk_rows * p_.width), block, k, first(chunk), second(chunk));
     });
     for (std::size_t chunk = 1; chunk < p_.chunks; ++chunk) {
@@ -131,7 +133,7 @@ class Columns {
   const Geometry& g_;
   kernels::ColumnPlan p_;
   const bool cached_ = kernels::is_cached<T>(g_.elements);
-  const bool much_ = kernels::is_much<T>(g_.elements), much_of_two_ = kernels::is_much<T>(2 * g_.elements);
+  const bool much_ = kernels::is_much<T>(g_.elements);
   const Scratch<T>& s_;
   Workers workers_;
   const kernels::Kernels<T>& run_ = kernels::get<T>();

@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include "core/pages.hpp"
 #include "equinorm/norm.hpp"
 #include "equinorm/tensor.hpp"
 #include "equinorm/types.hpp"
@@ -71,7 +72,6 @@ constexpr bool claims(Fetch fetch) {
 constexpr bool fetches_far(Fetch fetch) {
   return fetch == Fetch::far || fetch == Fetch::far_claim;
 }
-inline constexpr std::size_t kPageBytes = 4 << 10;
 
 /// How far ahead, in bytes; 0: nothing is fetched.
 constexpr std::size_t bytes_ahead(Fetch fetch) {

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "core/pages.hpp"
 #include "core/workspace.hpp"
 #include "kernels/kernels.hpp"
 
@@ -46,12 +47,20 @@ template <class T>
 struct CoefficientArrays {
   using P = Parameter<T>;
 
-  /// Arrays a power of two long would all fall into the same few sets of a cache.
-  static constexpr std::size_t kStagger = 48;
-
   CoefficientArrays() = default;
-  CoefficientArrays(Workspace& workspace, std::size_t count) {
-    for (P** array : {&mean, &scale, &shift, &unit, &offset, &slope}) *array = workspace.take<P>(count + kStagger);
+
+  /// Arrays a power of two long would all fall into the same few sets of a cache: they are staggered. But not where
+  /// rows of `out` meet at the same places of their pages: there all lie beside it, see beside().
+  CoefficientArrays(Workspace& workspace, std::size_t count, const T* out) {
+    const bool meet = std::is_same_v<T, P> && count * sizeof(P) % (kPageBytes / 2) == 0;
+    const std::size_t spacing = meet ? count : count + kStagger;
+    P* next = workspace.take<P>(6 * spacing + (meet ? kPageBytes / sizeof(P) : 0));
+    if (next == nullptr) return;  // only counted
+    if (meet) next = beside(out, next);
+    for (P** array : {&mean, &scale, &shift, &unit, &offset, &slope}) {
+      *array = next;
+      next += spacing;
+    }
   }
   operator Coefficients<T>() const { return {mean, scale, shift, unit, offset, slope}; }
 
@@ -66,7 +75,10 @@ struct CoefficientArrays {
     slope[at] = static_cast<P>(k.slope);
   }
 
-  P *mean, *scale, *shift, *unit, *offset, *slope;
+  P *mean = nullptr, *scale = nullptr, *shift = nullptr, *unit = nullptr, *offset = nullptr, *slope = nullptr;
+
+ private:
+  static constexpr std::size_t kStagger = 48;
 };
 
 /// Whether floats are too narrow for values with these statistics, though the result may fit. What is not finite never

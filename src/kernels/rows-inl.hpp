@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <new>
 #include <type_traits>
 
 #include "core/activation.hpp"
@@ -676,13 +677,20 @@ HWY_INLINE void AddColumnSums(const ColumnSums<Parameter<T>>* sums, std::size_t 
   }
 }
 
-/// The rows begin … end − 1, one by one.
+/// The rows begin … end − 1, one by one. γ is copied beside dx: where the caller has it, it may lie badly.
 template <bool kCentered, bool kMuch, class T>
-HWY_NOINLINE void GradientOneByOne(const RowBackward<T>& n, std::size_t begin, std::size_t end, double* dgamma,
+HWY_NOINLINE void GradientOneByOne(RowBackward<T> n, std::size_t begin, std::size_t end, double* dgamma,
                                    double* dbeta) {
   using P = Parameter<T>;
+  struct BesideDx {
+    P gamma[kMostOneByOne];
+    ColumnSums<P> sums[kSumsTogether];
+  };
+  alignas(kLineBytes) std::byte room[sizeof(BesideDx) + kPageBytes];
+  auto& [gamma, sums] = *new (beside(n.dx.row(begin), room)) BesideDx;
+  std::copy_n(n.gamma, n.features, gamma);
+  n.gamma = gamma;
   HWY_ALIGN static constexpr ColumnSums<P> kNone = {};
-  HWY_ALIGN ColumnSums<P> sums[kSumsTogether];
   RowCoefficients<T> k[2], unused{};
   if (BeginRow<kCentered>(n, begin, k[0])) SumRow<kCentered, false, kMuch>(n, begin, k[0]);
   for (std::size_t first = begin; first < end; first += kMaxBlockRows) {

@@ -19,6 +19,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "core/pages.hpp"
 #include "simd/elements-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -42,8 +43,6 @@ template <class T>
 HWY_INLINE void FetchFar(const T* p) {
   __builtin_prefetch(p, 0, 2);
 }
-
-inline constexpr std::size_t kLineBytes = 64, kPageBytes = 4 << 10;
 
 /// Fetches the lines of the `count` elements at p, which are to be written.
 template <class T>

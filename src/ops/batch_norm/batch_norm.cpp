@@ -51,7 +51,7 @@ Status batch_norm_forward(const BatchNormOptions& options, TensorView<const T> x
   const std::size_t bytes = scratch_bytes<T>(g);
   const Memory memory(execution, bytes);
   Workspace workspace(memory.base());
-  const Scratch<T> scratch(g, workspace);
+  const Scratch<T> scratch(g, workspace, y.data);
   const ForwardChannels<T> channels(g, scratch, options.epsilon, affine, statistics.mean, statistics.variance);
   const kernels::Forward<T> tensors{x.data, residual.data, y.data, options.activation, false};
   const Workers workers = workers_for(g.elements, execution);
@@ -107,7 +107,7 @@ Status batch_norm_inference(const BatchNormOptions& options, TensorView<const T>
 
   const Memory memory(execution, scratch_bytes<T>(g));
   Workspace workspace(memory.base());
-  const Scratch<T> scratch(g, workspace);
+  const Scratch<T> scratch(g, workspace, y.data);
   std::copy_n(mean, g.channels, scratch.first);
   std::copy_n(variance, g.channels, scratch.second);
   const ForwardChannels<T> channels(g, scratch, options.epsilon, affine, scratch.first, scratch.second);
@@ -149,7 +149,7 @@ Status batch_norm_backward(const BatchNormOptions& options, TensorView<const T> 
   }
   const Memory memory(execution, scratch_bytes<T>(g));
   Workspace workspace(memory.base());
-  const Scratch<T> scratch(g, workspace);
+  const Scratch<T> scratch(g, workspace, dx.data);
   const ForwardChannels<T> forward(g, scratch, options.epsilon, affine, statistics.mean, statistics.variance);
   const BackwardChannels<T> channels(forward, gradients);
   const auto tensors =

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <initializer_list>
 
+#include "core/pages.hpp"
 #include "kernels/kernels.hpp"
 #include "ops/batch_norm/plan.hpp"
 #include "reduce/moments.hpp"
@@ -34,7 +35,7 @@ class FlatPlanes {
 
   void normalize_planes(const kernels::Forward<T>& t, const PlaneBlock& planes,
                         const kernels::Coefficients<T>& k) const {
-    const Repeated repeated({k.mean, k.scale, k.shift}, planes);
+    const Repeated repeated({k.mean, k.scale, k.shift}, planes, t.y);
     run_.normalize_columns(t, flat(planes), repeated.coefficients());
   }
 
@@ -43,7 +44,7 @@ class FlatPlanes {
     const std::size_t length = planes.length;
     double sums[kMostColumns], dots[kMostColumns];
     for (double* column : {sums, dots}) std::fill_n(column, planes.channels * length, 0.0);
-    const Repeated repeated({k.mean, k.scale, k.shift, k.unit}, planes);
+    const Repeated repeated({k.mean, k.scale, k.shift, k.unit}, planes, t.g);
     run_.column_dots(t, flat(planes), repeated.coefficients(), sums, dots);
     for (std::size_t c = 0; c < planes.channels; ++c) {
       sum[c] += sum_of(length, [&](std::size_t i) { return sums[c * length + i]; });
@@ -53,7 +54,7 @@ class FlatPlanes {
 
   void gradient_planes(const kernels::Backward<T>& t, const PlaneBlock& planes,
                        const kernels::Coefficients<T>& k) const {
-    const Repeated repeated({k.mean, k.scale, k.shift, k.unit, k.offset, k.slope}, planes);
+    const Repeated repeated({k.mean, k.scale, k.shift, k.unit, k.offset, k.slope}, planes, t.dx);
     run_.gradient_columns(t, flat(planes), repeated.coefficients());
   }
 
@@ -80,22 +81,25 @@ class FlatPlanes {
   /// Each channel's coefficients, once for each element of its plane.
   class Repeated {
    public:
-    /// arrays: those that the pass reads, the first of Coefficients.
-    Repeated(std::initializer_list<const P*> arrays, const PlaneBlock& planes) {
-      P(*values)[kMostColumns] = values_;
+    /// arrays: those that the pass reads, the first of Coefficients; out: what it writes with them.
+    Repeated(std::initializer_list<const P*> arrays, const PlaneBlock& planes, const T* out)
+        : values_(beside(out, memory_)) {
+      P* values = values_;
       for (const P* from : arrays) {
         for (std::size_t c = 0; c < planes.channels; ++c) {
-          std::fill_n(*values + c * planes.length, planes.length, from[c]);
+          std::fill_n(values + c * planes.length, planes.length, from[c]);
         }
-        ++values;
+        values += kMostColumns;
       }
     }
     kernels::Coefficients<T> coefficients() const {
-      return {values_[0], values_[1], values_[2], values_[3], values_[4], values_[5]};
+      const auto at = [this](std::size_t i) { return values_ + i * kMostColumns; };
+      return {at(0), at(1), at(2), at(3), at(4), at(5)};
     }
 
    private:
-    P values_[6][kMostColumns];
+    alignas(kLineBytes) P memory_[6 * kMostColumns + kPageBytes / sizeof(P)];
+    P* values_;
   };
 
   const kernels::Kernels<T>& run_ = kernels::get<T>();

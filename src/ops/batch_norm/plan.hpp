@@ -112,7 +112,8 @@ inline std::size_t ragged_tasks(const Geometry& g) {
 /// Everything that a call keeps in its workspace.
 template <class T>
 struct Scratch {
-  Scratch(const Geometry& g, Workspace& workspace) {
+  /// out: what is written with the coefficients, if anything.
+  Scratch(const Geometry& g, Workspace& workspace, const T* out = nullptr) {
     const bool ragged = g.lengths != nullptr, columns = g.columns() && !ragged;
     const std::size_t width = columns ? kernels::ColumnPlan(g.values, g.channels).width : g.channels;
     const std::size_t partials = ragged    ? ragged_tasks(g)
@@ -121,7 +122,7 @@ struct Scratch {
     first = workspace.take<double>(partials * width);
     second = workspace.take<double>(partials * width);
     for (double** array : {&inverse_deviation, &sum, &dot}) *array = workspace.take<double>(g.channels);
-    coefficients = kernels::CoefficientArrays<T>(workspace, width);
+    coefficients = kernels::CoefficientArrays<T>(workspace, width, out);
   }
 
   double *first = nullptr, *second = nullptr;  ///< [partials, width]: means and M2, or the two sums of backward

@@ -65,16 +65,16 @@ std::size_t workspace_bytes(const GroupNormOptions& options, const Shape& shape,
   return count.used();
 }
 
-/// Plans x, lays out the workspace and calls body(groups).
+/// Plans x, lays out the workspace, beside what is written to `out`, and calls body(groups).
 template <class T, class Body>
-void with_groups(const GroupNormOptions& options, const TensorView<const T>& x, const Affine<T>& affine,
+void with_groups(const GroupNormOptions& options, const TensorView<const T>& x, const Affine<T>& affine, const T* out,
                  const Execution& execution, const Body& body) {
   const Geometry g(options, x.shape, x.layout);
   const Plan plan(g);
   const Memory memory(execution, workspace_bytes<T>(options, x.shape, x.layout));
   Workspace workspace(memory.base());
   auto* const scratch = workspace.take<Scratch<T>>(plan.tasks);
-  for (std::size_t task = 0; task < plan.tasks; ++task) new (scratch + task) Scratch<T>(plan, workspace);
+  for (std::size_t task = 0; task < plan.tasks; ++task) new (scratch + task) Scratch<T>(plan, workspace, out);
   body(Groups<T>(plan, scratch, options.epsilon, affine, workers_for(x.shape.elements(), execution)));
 }
 
@@ -89,7 +89,7 @@ Status forward(const Entry& entry, const GroupNormOptions& options, const Tensor
   checks.workspace(execution, workspace_bytes<T>(options, x.shape, x.layout));
   if (!checks.ok() || x.shape.elements() == 0) return checks.status();
 
-  with_groups(options, x, affine, execution, [&](const auto& groups) {
+  with_groups<T>(options, x, affine, y.data, execution, [&](const auto& groups) {
     groups.forward({x.data, residual.data, y.data, options.activation, false}, statistics);
   });
   return {};
@@ -118,7 +118,7 @@ Status backward(const Entry& entry, const GroupNormOptions& options, const Tenso
     return {};
   }
 
-  with_groups(options, x, affine, execution, [&](const auto& groups) {
+  with_groups<T>(options, x, affine, dx.data, execution, [&](const auto& groups) {
     groups.backward(
         kernels::Backward<T>::of(activation, x.data, y.data, residual.data, dy.data, dx.data, dresidual.data),
         statistics, gradients);

@@ -74,7 +74,7 @@ struct Plan {
 /// What one task keeps in the workspace.
 template <class T>
 struct Scratch {
-  Scratch(const Plan& p, Workspace& workspace) {
+  Scratch(const Plan& p, Workspace& workspace, const T* out = nullptr) {
     const std::size_t width = p.g.columns ? p.columns.width : p.g.channels;
     // NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDelete): as large as the same walk counted, never empty
     first = workspace.take<double>(width);
@@ -86,7 +86,7 @@ struct Scratch {
     mean = workspace.take<double>(p.g.groups);
     variance = workspace.take<double>(p.g.groups);
     inverse = workspace.take<double>(p.g.groups);
-    coefficients = kernels::CoefficientArrays<T>(workspace, width);
+    coefficients = kernels::CoefficientArrays<T>(workspace, width, out);
   }
 
   double *sum, *dot;        ///< [columns or channels], of a unit: means and M2, then Σg and Σ g·(x − mean)

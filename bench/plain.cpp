@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <memory>
 #include <numeric>
-#include <vector>
 
 #include "kernels/column_plan.hpp"
 #include "memory.hpp"
@@ -57,8 +56,12 @@ class Channels {
       channels_ = batch_ ? std::clamp<std::size_t>(kPageBytes / (plane * sizeof(T)), 1, p.c) : group_;
       width_ = channels_;
     }
-    for (auto* v : {&sum_, &product_}) v->resize(width_);
-    for (auto* v : {&a_, &b_, &c_, &scale_, &shift_}) v->resize(std::max(width_, p.c));
+    const std::size_t spacing = (std::max(width_, p.c) + 15) / 16 * 16;  // whole lines
+    P* next = beside(backward_ ? t.dx : t.y, memory_.take<P>(7 * spacing + kPageBytes / sizeof(P)));
+    for (P** array : {&sum_, &product_, &a_, &b_, &c_, &scale_, &shift_}) {
+      *array = next;
+      next += spacing;
+    }
   }
 
   void run(const Data<T>& data) {
@@ -84,7 +87,7 @@ class Channels {
     begin_unit(unit, 0, channels_);
     for (std::size_t i = p_.c; i < width_; ++i) take_gate(i, i % p_.c);
     each_piece(begin, false, [&](std::size_t at, std::size_t rows, std::size_t columns) {
-      kernels_.sum_columns(data, at, rows, width_, columns, coefficients(), sum_.data(), product_.data());
+      kernels_.sum_columns(data, at, rows, width_, columns, coefficients(), sum_, product_);
     });
     for (std::size_t i = p_.c; i < width_; ++i) {  // what was folded
       sum_[i % p_.c] += sum_[i];
@@ -107,7 +110,7 @@ class Channels {
     begin_unit(n, c, count);
     if (place_ == Place::flat_planes) {
       for (std::size_t i = count * plane; i-- > 0;) take_gate(i, i / plane);
-      kernels_.sum_columns(data, begin, samples, sample, count * plane, coefficients(), sum_.data(), product_.data());
+      kernels_.sum_columns(data, begin, samples, sample, count * plane, coefficients(), sum_, product_);
       for (std::size_t i = 0; i < count; ++i) {
         sum_[i] = std::accumulate(&sum_[i * plane], &sum_[i * plane] + plane, P{0});
         product_[i] = std::accumulate(&product_[i * plane], &product_[i * plane] + plane, P{0});
@@ -168,8 +171,7 @@ class Channels {
 
   /// `count` channels from c on of a unit that begins with sample n.
   void begin_unit(std::size_t n, std::size_t c, std::size_t count) {
-    std::fill(sum_.begin(), sum_.end(), P{0});
-    std::fill(product_.begin(), product_.end(), P{0});
+    for (P* array : {sum_, product_}) std::fill_n(array, width_, P{0});
     for (std::size_t i = 0; backward_ && i < count; ++i) {
       const std::size_t at = statistics_of(n, c + i);
       scale_[i] = static_cast<P>(t_.gamma[c + i] / std::sqrt(t_.variance[at] + kEpsilon));
@@ -177,7 +179,7 @@ class Channels {
     }
   }
   std::size_t statistics_of(std::size_t n, std::size_t c) const { return batch_ ? c : (n * p_.c + c) / group_; }
-  Coefficients<T> coefficients() const { return {a_.data(), b_.data(), c_.data(), scale_.data(), shift_.data()}; }
+  Coefficients<T> coefficients() const { return {a_, b_, c_, scale_, shift_}; }
   void take_gate(std::size_t to, std::size_t from) {
     scale_[to] = scale_[from];
     shift_[to] = shift_[from];
@@ -249,7 +251,8 @@ class Channels {
   std::size_t channels_;  ///< of a unit
   std::size_t rows_ = 1;  ///< columns: of a unit, before folding
   std::size_t width_;     ///< columns: of a folded row
-  std::vector<P> sum_, product_, a_, b_, c_, scale_, shift_;
+  Memory memory_;
+  P *sum_, *product_, *a_, *b_, *c_, *scale_, *shift_;
 };
 
 }  // namespace

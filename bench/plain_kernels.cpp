@@ -21,6 +21,8 @@ using namespace equinorm::HWY_NAMESPACE;
 
 /// Rows, or lines of a matrix, that go side by side and share what is loaded for a column.
 constexpr std::size_t kAside = HWY_TARGET <= HWY_AVX3 ? 4 : 2;
+/// Vectors of a narrow row, whose coefficients and sums stay in registers.
+constexpr std::size_t kNarrow = 4;
 /// A block of rows so large stays in the first cache.
 constexpr std::size_t kFirstCacheBytes = 32 << 10;
 
@@ -92,13 +94,7 @@ HWY_INLINE hn::Vec<D> Gradient(D d, const Data<T>& t, std::size_t at, [[maybe_un
 
 template <std::size_t n, class D, class T>
 HWY_INLINE void Store(const hn::Vec<D> (&values)[n], bool stream, D d, T* out) {
-  const auto store = [&](auto streamed) EQUINORM_INLINE {
-    if constexpr (n == 2) {
-      StorePair<streamed>(values[0], values[1], d, out);
-    } else {
-      StoreElements<streamed>(values[0], d, out);
-    }
-  };
+  const auto store = [&](auto streamed) EQUINORM_INLINE { StoreVectors<streamed>(values, d, out); };
   if (stream) [[unlikely]] {
     store(std::true_type());
   } else {
@@ -193,7 +189,8 @@ HWY_NOINLINE void SumColumns(Data<T> t, std::size_t begin, std::size_t rows, std
                              Coefficients<T> k, Parameter<T>* sum, Parameter<T>* product) {
   constexpr std::size_t kStrip = HWY_TARGET <= HWY_AVX3 ? 8 : 2;
   const std::size_t few = std::max<std::size_t>(kFirstCacheBytes / (columns * sizeof(T)), 8);
-  const std::size_t block = columns <= kStrip * hn::MaxLanes(Tag<T>()) && !t.far ? rows : few;
+  const bool narrow = columns <= kStrip * hn::MaxLanes(Tag<T>());
+  const std::size_t block = narrow && !t.far ? rows : few;
   // Long rows are fetched in the order of memory, the block behind while one is read.
   constexpr std::size_t kLine = kLineBytes / sizeof(T);
   const bool in_order = t.second && stride == columns && block < rows;
@@ -202,7 +199,7 @@ HWY_NOINLINE void SumColumns(Data<T> t, std::size_t begin, std::size_t rows, std
   for (std::size_t r = 0; r < rows; r += block) {
     const std::size_t end = std::min(r + block, rows);
     if (stride == columns) FetchPages<K>(t, begin + r * stride, (end - r) * stride);
-    ForEachStrip<kStrip>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t column) EQUINORM_INLINE {
+    const auto strip = [&](auto d, auto vectors, std::size_t column) EQUINORM_INLINE {
       constexpr std::size_t kLanes = hn::MaxLanes(d);
       hn::Vec<decltype(d)> sums[vectors.value], products[vectors.value];
       LoadVectors(d, sum + column, sums);
@@ -221,47 +218,58 @@ HWY_NOINLINE void SumColumns(Data<T> t, std::size_t begin, std::size_t rows, std
         hn::StoreU(sums[v], d, sum + column + v * kLanes);
         hn::StoreU(products[v], d, product + column + v * kLanes);
       });
-    });
+    };
+    if (columns <= kNarrow * hn::MaxLanes(Tag<T>())) {
+      ForEachStrip<kNarrow>(Tag<T>(), columns, strip);
+    } else {
+      ForEachStrip<kStrip>(Tag<T>(), columns, strip);
+    }
   }
 }
 
-template <class K, std::size_t kRows, class T>
-HWY_INLINE void ApplyRows(const Data<T>& t, std::size_t begin, std::size_t stride, std::size_t columns,
-                          const Coefficients<T>& k) {
-  ForEachStrip<2>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t i) EQUINORM_INLINE {
+/// `rows` rows, by strips of kVectors vectors.
+template <class K, std::size_t kVectors, class T>
+HWY_INLINE void ApplyRows(const Data<T>& t, std::size_t begin, std::size_t rows, std::size_t stride,
+                          std::size_t columns, const Coefficients<T>& k) {
+  ForEachStrip<kVectors>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t i) EQUINORM_INLINE {
     constexpr std::size_t kLanes = hn::MaxLanes(d);
     hn::Vec<decltype(d)> a[vectors.value], b[vectors.value], c[vectors.value];
     LoadVectors(d, k.a + i, a);
     LoadVectors(d, k.b + i, b);
     LoadVectors(d, k.c + i, c);
-    Unroll<kRows>([&](auto r) EQUINORM_INLINE {
+    for (std::size_t r = 0; r < rows; ++r) {
       const std::size_t at = begin + r * stride + i;
       hn::Vec<decltype(d)> values[vectors.value];
       Unroll<vectors>([&](auto v) EQUINORM_INLINE {
         values[v] = Apply<K>(d, t, at + v * kLanes, a[v], b[v], c[v], GateOfColumns<K>(d, k, i + v * kLanes));
       });
       Store(values, t.stream, d, t.out + at);
-    });
+    }
   });
 }
 
 template <class K, class T>
 HWY_NOINLINE void ApplyColumns(Data<T> t, std::size_t begin, std::size_t rows, std::size_t stride, std::size_t columns,
                                Coefficients<T> k) {
-  std::size_t r = 0;
   // Memory is read and written faster in its order than coefficients are loaded, if they fit the first cache.
   const bool in_order = t.stream && t.second && stride == columns && columns <= 1024;
-  const std::size_t claimed = std::max<std::size_t>(kPageBytes / sizeof(T) / columns / kAside, 1) * kAside;
-  for (; !in_order && r + kAside <= rows; r += kAside) {
-    if (t.claim && stride == columns && r % claimed == 0) {
-      const std::size_t at = begin + r * stride, count = std::min(claimed, rows - r) * columns;
+  const bool narrow = stride == columns && columns <= kNarrow * hn::MaxLanes(Tag<T>());
+  const std::size_t page = std::max<std::size_t>(kPageBytes / sizeof(T) / columns / kAside, 1) * kAside;
+  const std::size_t tile = narrow ? page : in_order ? 1 : kAside;
+  for (std::size_t r = 0; r < rows; r += tile) {
+    if (t.claim && stride == columns && r % page == 0) {
+      const std::size_t at = begin + r * stride, count = std::min(page, rows - r) * columns;
       if constexpr (K::kBackward) ReadLines(t.dy + at, count);
       if constexpr (K::kAdd && !K::kBackward) ReadLines(t.residual + at, count);
       FetchToWrite(t.out + at, count);
     }
-    ApplyRows<K, kAside>(t, begin + r * stride, stride, columns, k);
+    const std::size_t count = std::min(tile, rows - r);
+    if (narrow) {
+      ApplyRows<K, kNarrow>(t, begin + r * stride, count, stride, columns, k);
+    } else {
+      ApplyRows<K, 2>(t, begin + r * stride, count, stride, columns, k);
+    }
   }
-  for (; r < rows; ++r) ApplyRows<K, 1>(t, begin + r * stride, stride, columns, k);
 }
 
 // --- Rows that are normalized by themselves -------------------------------------------------------------------------

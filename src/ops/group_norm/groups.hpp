@@ -284,21 +284,21 @@ class Groups {
   /// The moments of group k, all parts taken.
   Moments group_moments(const Scratch<T>& s, const Unit& u, std::size_t k) const {
     if (in_one_piece()) return {static_cast<double>(g_.group_channels * g_.positions), s.sum[k], s.dot[k]};
-    const std::size_t width = g_.columns ? u.columns.width : g_.channels,
-                      rows = g_.columns ? u.columns.rows : u.positions, tail = g_.columns ? u.columns.tail : 0;
+    const std::size_t width = g_.columns ? u.columns.width : g_.channels, tail = g_.columns ? u.columns.tail : 0;
+    const auto rows = static_cast<double>(g_.columns ? u.columns.rows : u.positions);
     const auto for_each_segment = [&](const auto& body) {
+      const auto run = [&](std::size_t begin, std::size_t end, double count) {
+        for (std::size_t at = begin; at < end && count > 0; ++at) body(count, s.sum[at], s.dot[at]);
+      };
       for (std::size_t fold = 0; fold < width; fold += g_.channels) {
-        for (std::size_t at = fold + k * g_.group_channels; at < fold + (k + 1) * g_.group_channels; ++at) {
-          const std::size_t count = rows + (at < tail ? 1 : 0);
-          if (count > 0) body(static_cast<double>(count), s.sum[at], s.dot[at]);
-        }
+        const std::size_t begin = fold + k * g_.group_channels, end = begin + g_.group_channels;
+        const std::size_t longer = std::clamp(tail, begin, end);  // columns before this one are a row longer
+        run(begin, longer, rows + 1);
+        run(longer, end, rows);
       }
     };
-    Moments m;
-    for_each_segment([&](double count, double mean, double) {
-      m.count += count;
-      m.mean += count * mean;
-    });
+    Moments m{static_cast<double>(g_.group_channels * u.positions), 0, 0};
+    for_each_segment([&](double count, double mean, double) { m.mean += count * mean; });
     m.mean /= m.count;
     for_each_segment([&](double count, double mean, double m2) {
       const double difference = mean - m.mean;
@@ -311,6 +311,7 @@ class Groups {
     s.mean[k] = mean;
     s.variance[k] = variance;
     s.inverse[k] = 1 / std::sqrt(variance + epsilon_);
+    s.care[k] = kernels::needs_care<T>(mean, variance) ? kOfValues : 0;
   }
 
   double gamma(std::size_t c) const { return affine_.gamma == nullptr ? 1.0 : static_cast<double>(affine_.gamma[c]); }
@@ -320,11 +321,13 @@ class Groups {
     return {s.mean[k], gamma(c) * s.inverse[k], beta(c)};
   }
 
-  bool needs_care(const Scratch<T>& s, const Unit& u) const {
-    for (std::size_t k = u.begin; k < u.end; ++k) {
-      if (kernels::needs_care<T>(s.mean[k], s.variance[k])) return true;
-    }
-    return false;
+  /// What a group may need care of: floats are too narrow for its values, or for the slope of its gradient.
+  static constexpr unsigned char kOfValues = 1, kOfSlope = 2;
+
+  bool needs_care(const Scratch<T>& s, const Unit& u, unsigned char what = kOfValues) const {
+    unsigned char any = 0;
+    for (std::size_t k = u.begin; k < u.end; ++k) any |= s.care[k];
+    return (any & what) != 0;
   }
 
   /// Columns: copies what stands for the first row of a fold to the others.
@@ -469,6 +472,7 @@ class Groups {
       // The group's, kept where the dots of its first channel were.
       s.sum[k * g_.group_channels] = offset64;
       s.dot[k * g_.group_channels] = slope64;
+      if (kernels::needs_care<T>(slope64)) s.care[k] |= kOfSlope;
       for (std::size_t c = k * g_.group_channels; c < (k + 1) * g_.group_channels; ++c) {
         s.coefficients.offset[c] = offset;
         s.coefficients.slope[c] = slope;
@@ -481,9 +485,7 @@ class Groups {
 
   void differentiate(const kernels::Backward<T>& t, const Scratch<T>& of_unit, const Unit& u) const {
     const kernels::Coefficients<T> coefficients = of_unit.coefficients;
-    bool careful = needs_care(of_unit, u);
-    for (std::size_t k = u.begin; k < u.end; ++k) careful = careful || kernels::needs_care<T>(slope_of(of_unit, k));
-    if (careful) {
+    if (needs_care(of_unit, u, kOfValues | kOfSlope)) {
       if (u.part > 0) return;
       for (std::size_t c = first_channel(u); c < end_channel(u); ++c) {
         const std::size_t k = c / g_.group_channels;

@@ -86,6 +86,7 @@ struct Scratch {
     mean = workspace.take<double>(p.g.groups);
     variance = workspace.take<double>(p.g.groups);
     inverse = workspace.take<double>(p.g.groups);
+    care = workspace.take<unsigned char>(p.g.groups);
     coefficients = kernels::CoefficientArrays<T>(workspace, width, out);
   }
 
@@ -94,6 +95,7 @@ struct Scratch {
   double *dgamma, *dbeta;   ///< [channels]: sums over the units of this task
   double *mean, *variance;  ///< [groups], of one sample
   double* inverse;          ///< 1/√(variance + ε)
+  unsigned char* care;      ///< [groups]: what floats are too narrow for
   kernels::CoefficientArrays<T> coefficients;
 };
 

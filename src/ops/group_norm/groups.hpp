@@ -122,7 +122,7 @@ class Groups {
   /// For each unit: prepare(scratch, unit) for each scratch, reduce(scratch, unit) for its parts, take(scratch of the
   /// unit, of the part, unit) in their order, finish(scratch of the unit, unit) once, then apply(scratch of the unit,
   /// unit) for the parts, the last first, which is in the caches; or in_order: where an output stays in the caches too,
-  /// and two inputs are read, that is foreseen by the hardware, and worth more (measured: up to 9 % less). Units of a
+  /// and two inputs are read, that is foreseen by the hardware, and worth more (measured: up to 12 % less). Units of a
   /// sample that share a scratch are prepared at once: the roots and quotients of one are waited for together with
   /// those of the others.
   template <class Prepare, class Reduce, class Take, class Finish, class Apply>
@@ -402,7 +402,7 @@ class Groups {
   }
 
   /// Whether what the dots of columns read is fetched far ahead although the last cache may hold it: of narrow columns
-  /// whose samples the second cannot hold (measured: 0 to 8 % less; of wider rows, smaller samples, elements of two
+  /// whose samples the second cannot hold (measured: up to 8 % less; of wider rows, smaller samples, elements of two
   /// bytes, and behind silu 2 to 3 % more).
   bool dots_come_from_far(Activation activation) const {
     return std::is_same_v<T, float> && (activation == Activation::none || has_slope_of_sign(activation)) &&

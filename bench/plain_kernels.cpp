@@ -189,8 +189,7 @@ HWY_NOINLINE void SumColumns(Data<T> t, std::size_t begin, std::size_t rows, std
                              Coefficients<T> k, Parameter<T>* sum, Parameter<T>* product) {
   constexpr std::size_t kStrip = HWY_TARGET <= HWY_AVX3 ? 8 : 2;
   const std::size_t few = std::max<std::size_t>(kFirstCacheBytes / (columns * sizeof(T)), 8);
-  const bool narrow = columns <= kStrip * hn::MaxLanes(Tag<T>());
-  const std::size_t block = narrow && !t.far ? rows : few;
+  const std::size_t block = columns <= kStrip * hn::MaxLanes(Tag<T>()) && !t.far ? rows : few;
   // Long rows are fetched in the order of memory, the block behind while one is read.
   constexpr std::size_t kLine = kLineBytes / sizeof(T);
   const bool in_order = t.second && stride == columns && block < rows;

@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -329,6 +332,34 @@ TYPED_TEST(GroupNorm, BackwardOverAResidualIsTheSameHoweverItIsAsked) {
 TYPED_TEST(GroupNorm, BackwardAsksForYOrTheResidual) {
   expect_backward_asks_for_y_or_residual(Call<TypeParam>({{4, 2, 6}, Layout::channels_last, 3, ""}, kNormal),
                                          "group_norm_backward");
+}
+
+/// A slope beyond floats, of values that are not: dx fits again.
+TEST(GroupNormPrecision, ASlopeThatFloatsCannotHoldIsKeptInDouble) {
+  for (const Layout layout : {Layout::channels_last, Layout::channels_first}) {
+    const Shape shape{1, 2, 4, 2};  // 16 values, one group
+    std::vector<float> x(16), dy(16), y(16), dx(16);
+    for (std::size_t i = 0; i < 16; ++i) {
+      x[i] = (i % 3 == 0 ? 2e-3F : -1e-3F);
+      dy[i] = (i % 3 == 0 ? 2e35F : -1e35F);
+    }
+    double mean = 0, variance = 0;
+    GroupNormOptions options;
+    options.groups = 1;
+    const auto in = [&](const std::vector<float>& v) { return TensorView<const float>{v.data(), shape, layout}; };
+    throw_if_error(
+        group_norm_forward<float>(options, in(x), {}, {}, {y.data(), shape, layout}, {&mean, &variance}, {}));
+    throw_if_error(group_norm_backward<float>(options, in(x), {}, {}, in(dy), {}, {&mean, &variance},
+                                              {dx.data(), shape, layout}, {}, {}, {}));
+    const double inverse = 1 / std::sqrt(variance + options.epsilon);
+    double sum = 0, dot = 0;
+    for (std::size_t i = 0; i < 16; ++i) sum += dy[i] / 16.0, dot += dy[i] * (x[i] - mean) * inverse / 16;
+    ASSERT_GT(dot * inverse * inverse, std::numeric_limits<float>::max()) << "or this tests nothing";
+    for (std::size_t i = 0; i < 16; ++i) {
+      const double expected = (dy[i] - sum - (x[i] - mean) * inverse * dot) * inverse;
+      EXPECT_NEAR(dx[i], expected, std::abs(expected) * 1e-5) << i;
+    }
+  }
 }
 
 }  // namespace

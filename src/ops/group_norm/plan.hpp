@@ -74,6 +74,7 @@ struct Plan {
 /// What one task keeps in the workspace.
 template <class T>
 struct Scratch {
+  /// out: what is written with the coefficients, if anything.
   Scratch(const Plan& p, Workspace& workspace, const T* out = nullptr) {
     const std::size_t width = p.g.columns ? p.columns.width : p.g.channels;
     // NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDelete): as large as the same walk counted, never empty

@@ -36,8 +36,12 @@ constexpr bool RowsMeet(std::size_t stride) {
   return stride % (kPageBytes / 2) == 0 || stride % kPageBytes == kLineBytes;
 }
 
-/// The longest rows whose output is claimed: four are a page of floats.
-inline constexpr std::size_t kMostClaimed = kPageBytes / sizeof(float) / kLeastTileRows;
+/// The longest rows whose output is claimed: four are a page of floats. Of two inputs, and so many coefficients, longer
+/// ones than these are written along single rows instead (measured: of 160 to 384 columns 3 to 14 % faster; but 7 to
+/// 13 % slower where all is in the second cache).
+inline constexpr std::size_t kMostClaimed = kPageBytes / sizeof(float) / kLeastTileRows, kMostClaimedOfTwo = 144;
+/// The longest rows whose output is claimed by the page.
+inline constexpr std::size_t kMostByPage = 64;
 
 /// What precedes a tile whose output stays in the caches: the lines of `out` are fetched, those of an input beside x
 /// read before.
@@ -54,28 +58,31 @@ struct Claim {
   }
 };
 
-/// Calls strip(d, vectors, column, begin, end) for tiles of some rows, begin … end − 1, strip by strip: the
+/// Calls strip(d, vectors, column, count, begin, end) for tiles of some rows, begin … end − 1, strip by strip: the
 /// coefficients of a strip stay in registers. An output around the caches is written along single rows, unless a strip
 /// is one, or coefficients are too many: memory is read and written faster in its order (by a third, measured) than
-/// coefficients are loaded. So are rows that would meet. Strips narrower than a line never go down rows around the
-/// caches: only whole lines are written at full speed. Of long rows nothing is claimed.
+/// coefficients are loaded. So are rows that would meet, and long ones of two inputs. Strips narrower than a line never
+/// go down rows around the caches: only whole lines are written at full speed. Of long rows nothing is claimed.
 template <class T, std::size_t kElements, class Strip>
 HWY_INLINE void ForEachTile(const Block& block, bool stream, const Claim<T>& claim, const Strip& strip) {
   constexpr std::size_t kStrip = kElementwiseColumns<T>;
   constexpr bool kWholeLines = kStrip * sizeof(T) >= kLineBytes;
   const std::size_t elements = stream && kByPairs<T> ? kStreamedHalves : kElements;
-  const bool claims = claim.out != nullptr && block.columns == block.stride && block.columns <= kMostClaimed;
+  constexpr std::size_t kMost = kElements == kTileOfOne ? kMostClaimed : kMostClaimedOfTwo;
+  const bool claims = claim.out != nullptr && block.columns == block.stride && block.columns <= kMost;
   std::size_t rows = std::clamp<std::size_t>(elements / block.columns, kLeastTileRows, 64);
-  if (claims) rows = block.columns <= kNarrowColumns ? kPageBytes / sizeof(T) / block.columns : kLeastTileRows;
+  if (claims) rows = block.columns <= kMostByPage ? kPageBytes / sizeof(T) / block.columns : kLeastTileRows;
   const bool in_order =
       !kByPairs<T> && block.columns == block.stride && block.columns > kStrip && block.columns <= kMostAlong;
-  const bool meet = RowsMeet(block.stride * sizeof(T));
-  const std::size_t tile = (in_order && (stream || meet)) || (stream && !kWholeLines) ? 1 : rows;
+  const bool too_long = kElements == kTileOfTwo && claim.out != nullptr && !claims;
+  const bool along = stream || too_long || RowsMeet(block.stride * sizeof(T));
+  const std::size_t tile = (in_order && along) || (stream && !kWholeLines) ? 1 : rows;
   for (std::size_t r = 0; r < block.rows; r += tile) {
     const std::size_t end = std::min(r + tile, block.rows);
     if (claims) claim(r * block.stride, (end - r) * block.columns);
-    ForEachStrip<kElementwiseStrip>(
-        Tag<T>(), block.columns, [&](auto d, auto vectors, std::size_t c) HWY_ATTR { strip(d, vectors, c, r, end); });
+    ForEachStripOrPart<kElementwiseStrip>(Tag<T>(), block.columns,
+                                          [&](auto d, auto vectors, std::size_t c, std::size_t count)
+                                              HWY_ATTR { strip(d, vectors, c, count, r, end); });
   }
 }
 
@@ -158,17 +165,22 @@ void NormalizeColumns(const Forward<T>& tensors, const Block& block, const Coeff
       TileFetch<in_order, 1, T> fetch(block, t.stream, t.ahead);
       const Claim<T> claim{t.claim ? t.y : nullptr, t.residual};
       ForEachTile<T, kTileOfOne>(
-          block, t.stream, claim, [&](auto d, auto vectors, std::size_t c, std::size_t r, std::size_t end) HWY_ATTR {
+          block, t.stream, claim,
+          [&](auto d, auto vectors, std::size_t c, std::size_t count, std::size_t r, std::size_t end) HWY_ATTR {
             using N = Normalizer<decltype(d)>;
             const auto make = [&](std::size_t v) HWY_ATTR { return N(PerColumn(), d, k, c + v * hn::Lanes(d)); };
             WithStrip<vectors>(make, [&](const auto&... normalizers) HWY_ATTR {
               for (; r < end; ++r) {
                 const std::size_t begin = r * block.stride + c;
-                ForEachFetch<T, vectors>(d, begin, [&](std::size_t at, std::size_t count) EQUINORM_INLINE {
-                  fetch(at, count, t.x);
+                ForEachFetch<T, vectors>(d, begin, [&](std::size_t at, std::size_t fetched) EQUINORM_INLINE {
+                  fetch(at, fetched, t.x);
                   if (residual && t.stream) FetchFar(t.residual + at + kFarAhead<T>);
                 });
-                NormalizeVectors<gate, residual>(d, t, begin, normalizers...);
+                if constexpr (vectors == 1) {
+                  Normalize<gate, residual>(d, t, begin, count, normalizers...);
+                } else {
+                  NormalizeVectors<gate, residual>(d, t, begin, normalizers...);
+                }
               }
             });
           });
@@ -178,9 +190,9 @@ void NormalizeColumns(const Forward<T>& tensors, const Block& block, const Coeff
 
 /// Stores g of a vector in a strip of kVectors, which stand side by side in memory.
 template <std::size_t kVectors, class D, class T>
-HWY_INLINE void StoreGated(hn::Vec<D> g, D d, T* p, bool stream) {
+HWY_INLINE void StoreGated(hn::Vec<D> g, D d, T* p, std::size_t count, bool stream) {
   constexpr bool kWholeLines = kVectors * hn::MaxLanes(d) * sizeof(T) >= kLineBytes;
-  StoreResult(g, d, p, hn::Lanes(d), kWholeLines && stream);
+  StoreResult(g, d, p, count, kWholeLines && stream);
 }
 
 template <class T>
@@ -189,10 +201,11 @@ void ColumnDots(const Backward<T>& tensors, const Block& block, const Coefficien
   const auto accumulate = [&](auto gate, auto output, auto writes) HWY_ATTR {
     const Backward<T> t = tensors;
     const Coefficients<T> k = coefficients;
-    const auto gradient = [&](auto d, auto vectors, std::size_t at, std::size_t column, auto difference) HWY_ATTR {
+    const auto gradient = [&](auto d, auto vectors, std::size_t at, std::size_t column, std::size_t count,
+                              auto difference) HWY_ATTR {
       using N = Normalizer<decltype(d)>;
-      const auto g = GatedGradient<gate, output>(d, t, at, hn::Lanes(d), difference, N(PerColumn(), d, k, column));
-      if (writes || (gate == Gate::any && t.g != nullptr)) StoreGated<vectors>(g, d, t.g + at, t.stream);
+      const auto g = GatedGradient<gate, output>(d, t, at, count, difference, N(PerColumn(), d, k, column));
+      if (writes || (gate == Gate::any && t.g != nullptr)) StoreGated<vectors>(g, d, t.g + at, count, t.stream);
       return g;
     };
     const auto accumulate_of = [&](const auto& inputs) EQUINORM_INLINE {
@@ -218,20 +231,25 @@ void GradientColumns(const Backward<T>& tensors, const Block& block, const Coeff
       TileFetch<in_order, 2, T> fetch(block, t.stream, t.ahead);
       const Claim<T> claim{t.claim ? t.dx : nullptr, t.dy};
       ForEachTile<T, kTileOfTwo>(
-          block, t.stream, claim, [&](auto d, auto vectors, std::size_t c, std::size_t r, std::size_t end) HWY_ATTR {
+          block, t.stream, claim,
+          [&](auto d, auto vectors, std::size_t c, std::size_t count, std::size_t r, std::size_t end) HWY_ATTR {
             using N = Differentiator<decltype(d)>;
             const auto make = [&](std::size_t v) HWY_ATTR { return N(PerColumn(), d, k, c + v * hn::Lanes(d)); };
             WithStrip<vectors>(make, [&](const auto&... differentiators) HWY_ATTR {
               for (; r < end; ++r) {
                 const std::size_t begin = r * block.stride + c;
-                ForEachFetch<T, vectors>(d, begin, [&](std::size_t at, std::size_t count) EQUINORM_INLINE {
+                ForEachFetch<T, vectors>(d, begin, [&](std::size_t at, std::size_t fetched) EQUINORM_INLINE {
                   if constexpr (in_order && output) {
-                    fetch(at, count, t.x, t.dy, t.y);
+                    fetch(at, fetched, t.x, t.dy, t.y);
                   } else {
-                    fetch(at, count, t.x, t.dy);
+                    fetch(at, fetched, t.x, t.dy);
                   }
                 });
-                DifferentiateVectors<gate, output, residual>(d, t, begin, differentiators...);
+                if constexpr (vectors == 1) {
+                  Differentiate<gate, output, residual>(d, t, begin, count, differentiators...);
+                } else {
+                  DifferentiateVectors<gate, output, residual>(d, t, begin, differentiators...);
+                }
               }
             });
           });

@@ -33,8 +33,10 @@ inline constexpr std::size_t kPanel = 1024;
 /// The most columns that AccumulatePairs takes at once.
 inline constexpr std::size_t kMostColumns = 2048;
 
-/// Rows of up to so many columns are narrow: with AVX-512 a strip.
-inline constexpr std::size_t kNarrowColumns = 64;
+/// Rows of up to so many columns are narrow: the registers of AVX-512 hold their sums, kNarrow vectors of each.
+inline constexpr std::size_t kNarrow = 8;
+template <class T>
+inline constexpr std::size_t kNarrowColumns = kNarrow* kLineBytes / sizeof(Parameter<T>);
 
 /// 1/x of a power of two, exactly, without a division.
 template <class D>
@@ -53,24 +55,61 @@ inline constexpr std::size_t kNearBytes = 8 << 10, kMuchNearBytes = 24 << 10;
 /// inputs, that brought in more than an order that it foresees (measured).
 inline constexpr std::size_t kFarBytes = 32 << 10, kMostByPages = 512;
 
-/// Adds the pairs term(tag, Constant<vectors side by side>, row, column) of a matrix of up to kMostColumns to sum and
-/// product ([columns]), kTogether rows at a time along their columns, in strips of kColumnStrip vectors. Inputs are
-/// what term reads, and what comes next of them is fetched: of rows that follow one another the memory behind, in its
-/// order (in the order of strips it took up to a fifth longer), else the next strip, or at the end of the columns the
-/// next rows.
+/// Strips as ForEachStripOrPart has them, of kColumnStrip vectors; or kWhole, with the registers of AVX-512, of the
+/// whole row, if it is narrow: memory is read in its order then.
+template <bool kWhole, class D, class Strip>
+HWY_INLINE void ForEachColumnStrip(D d, std::size_t columns, const Strip& strip) {
+  if constexpr (kWhole && kMasks) {
+    static_assert(kColumnStrip == 4 && kNarrow == 8);
+    constexpr std::size_t kLanes = hn::MaxLanes(D());
+    const std::size_t count = (columns + kLanes - 1) % kLanes + 1;  // of the last vector
+    switch ((columns + kLanes - 1) / kLanes) {
+      case 5:
+        return strip(d, Constant<5>(), 0, count);
+      case 6:
+        return strip(d, Constant<6>(), 0, count);
+      case 7:
+        return strip(d, Constant<7>(), 0, count);
+      case 8:
+        return strip(d, Constant<8>(), 0, count);
+      default:
+        break;
+    }
+  }
+  ForEachStripOrPart<kColumnStrip>(d, columns, strip);
+}
+
+/// Adds the first `count` lanes of v to the doubles at sum.
+template <class D>
+HWY_INLINE void AddWidened(D, hn::Vec<D> v, double* HWY_RESTRICT sum, std::size_t count) {
+  using Wide = Widened<D>;
+  constexpr typename Wide::Wide d64;
+  const Wide wide(v);
+  for (std::size_t part = 0; part < Wide::kParts; ++part, sum += Wide::kLanes) {
+    const std::size_t lanes = std::min(count - std::min(count, part * Wide::kLanes), Wide::kLanes);
+    StoreCount<false>(hn::Add(LoadCount(d64, sum, lanes), wide.parts[part]), d64, sum, lanes);
+  }
+}
+
+/// Adds the pairs term(tag, Constant<vectors side by side>, row, column, count) of a matrix of up to kMostColumns to
+/// sum and product ([columns]), kTogether rows at a time along their columns, in strips (ForEachColumnStrip). Inputs
+/// are what term reads, and what comes next of them is fetched: of rows that follow one another the memory behind, in
+/// its order (in the order of strips it took up to a fifth longer), else the next strip, or at the end of the columns
+/// the next rows.
 ///
 /// Of kTogether rows the sums of a strip wait as floats, in memory, until there are kSumsTogether of them, and then are
 /// widened: widening all would take as long as the rest. kDeep: strips go down more rows, and sums wait in registers;
 /// then kSumsTogether of those, too, are added before they are widened. And nothing is fetched but the beginnings of
-/// pages: what is read in order memory foresees, and in the caches a fetch costs more than it brings. kFetchesFar: much
-/// memory is fetched into the second cache, and in order; a long term has no need of it (measured: it took longer).
-template <bool kDeep, bool kFetchesFar, class T, std::size_t kInputs, class TermOf>
+/// pages: what is read in order memory foresees, and in the caches a fetch costs more than it brings. kShort: the
+/// term is. Then much memory is fetched into the second cache, and in order (of a long one it took longer, measured),
+/// and narrow rows are whole strips.
+template <bool kDeep, bool kShort, class T, std::size_t kInputs, class TermOf>
 HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, const Block& block,
                                   double* HWY_RESTRICT sum, double* HWY_RESTRICT product, const TermOf& term) {
   constexpr std::size_t kSumRows = kSumsTogether * kTogether, kRows = kDeep ? kSumsTogether * kSumRows : kTogether;
   constexpr std::size_t kLine = kLineBytes / sizeof(T), kPage = kPageBytes / sizeof(T), kFar = kFarBytes / sizeof(T);
   const std::size_t rows = block.rows, stride = block.stride, columns = block.columns;
-  const bool in_order = kFetchesFar && (block.much || columns == stride);
+  const bool in_order = kShort && (block.much || columns == stride);
   const bool by_pages = block.much && columns == stride && kInputs * columns <= kMostByPages;
   // At least the rows that are read side by side; what lies between two is left out.
   const std::size_t ahead = (in_order ? kMuchNearBytes : kNearBytes) / kInputs / sizeof(T);
@@ -83,11 +122,10 @@ HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, c
         Unroll<kInputs>([&](auto k) EQUINORM_INLINE { FetchFar(inputs[k] + line); });
       }
     }
-    ForEachStrip<kColumnStrip>(Tag<T>(), columns, [&](auto d, auto vectors, std::size_t column) EQUINORM_INLINE {
+    const auto strip = [&](auto d, auto vectors, std::size_t column, std::size_t count) EQUINORM_INLINE {
       using D = decltype(d);
-      using Wide = Widened<D>;
-      constexpr typename Wide::Wide d64;
       constexpr std::size_t kLanes = hn::MaxLanes(d), kWidth = vectors * kLanes;
+      const auto count_of = [&](auto v) EQUINORM_INLINE { return v + 1 < vectors ? kLanes : count; };
       const std::size_t next = column + 2 * kWidth <= columns ? kWidth : kTogether * stride - column;
       const auto add_rows = [&](std::size_t first, std::size_t last,
                                 [[maybe_unused]] const auto& fetch) EQUINORM_INLINE {
@@ -101,7 +139,8 @@ HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, c
             near += kWidth, near_column += kWidth;
             if (near_column >= columns) near += stride - columns, near_column = 0;
           }
-          Unroll<vectors>([&](auto v) EQUINORM_INLINE { pairs.Add(v, term(d, vectors, row, column + v * kLanes)); });
+          Unroll<vectors>(
+              [&](auto v) EQUINORM_INLINE { pairs.Add(v, term(d, vectors, row, column + v * kLanes, count_of(v))); });
         }
         return pairs;
       };
@@ -136,28 +175,26 @@ HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, c
         }
       }
       Unroll<vectors>([&](auto v) EQUINORM_INLINE {
-        const Wide first(pairs.first[v]), second(pairs.second[v]);
-        for (std::size_t part = 0; part < Wide::kParts; ++part) {
-          const std::size_t at = column + v * kLanes + part * Wide::kLanes;
-          hn::StoreU(hn::Add(hn::LoadU(d64, sum + at), first.parts[part]), d64, sum + at);
-          hn::StoreU(hn::Add(hn::LoadU(d64, product + at), second.parts[part]), d64, product + at);
-        }
+        const std::size_t at = column + v * kLanes;
+        AddWidened(d, pairs.first[v], sum + at, count_of(v));
+        AddWidened(d, pairs.second[v], product + at, count_of(v));
       });
-    });
+    };
+    ForEachColumnStrip<kDeep && kShort>(Tag<T>(), columns, strip);
   }
 }
 
 /// The same, deep where rows are narrow, or with kDeepInCaches where the caches hold the block: down many wide rows is
 /// far from the order of memory (measured: up to 40 % more time where that is the limit; of two inputs in the caches up
 /// to 16 %).
-template <bool kFetchesFar, bool kDeepInCaches, class T, std::size_t kInputs, class TermOf>
+template <bool kShort, bool kDeepInCaches, class T, std::size_t kInputs, class TermOf>
 HWY_INLINE void AccumulatePairs(const std::array<const T*, kInputs>& inputs, const Block& block,
                                 double* HWY_RESTRICT sum, double* HWY_RESTRICT product, const TermOf& term) {
-  const bool narrow = block.columns == block.stride && block.columns <= kNarrowColumns;
+  const bool narrow = block.columns == block.stride && block.columns <= kNarrowColumns<T>;
   if (narrow || (kDeepInCaches && block.cached)) {
-    AccumulatePairsOf<true, kFetchesFar>(inputs, block, sum, product, term);
+    AccumulatePairsOf<true, kShort>(inputs, block, sum, product, term);
   } else {
-    AccumulatePairsOf<false, kFetchesFar>(inputs, block, sum, product, term);
+    AccumulatePairsOf<false, kShort>(inputs, block, sum, product, term);
   }
 }
 
@@ -290,9 +327,10 @@ HWY_INLINE void DifferenceSums(const T* HWY_RESTRICT x, Block block, const Param
   std::fill_n(sums, block.columns, 0.0);
   std::fill_n(squares, block.columns, 0.0);
   AccumulatePairs<true, true>(
-      std::array{x}, block, sums, squares, [=](auto d, auto, std::size_t row, std::size_t column) EQUINORM_INLINE {
+      std::array{x}, block, sums, squares,
+      [=](auto d, auto, std::size_t row, std::size_t column, std::size_t count) EQUINORM_INLINE {
         const auto difference =
-            hn::Sub(LoadElements(d, x + row * block.stride + column), hn::LoadU(d, shifts + column));
+            hn::Sub(LoadCount(d, x + row * block.stride + column, count), hn::LoadU(d, shifts + column));
         return Pair<decltype(d)>{difference, difference, difference};
       });
 }
@@ -324,16 +362,17 @@ void AccumulateColumnMoments(const T* HWY_RESTRICT x, const Block& block, std::s
   for (std::size_t first = 0; first < block.columns; first += kPanel) {
     const std::size_t width = std::min(block.columns - first, kPanel);
     const T* panel = x + first;
-    ForEachStrip<kColumnStrip>(Tag<T>(), width, [&](auto d, auto vectors, std::size_t column) EQUINORM_INLINE {
+    const auto sample_strip = [&](auto d, auto vectors, std::size_t column, std::size_t lanes) EQUINORM_INLINE {
       Unroll<vectors>([&](auto v) EQUINORM_INLINE {
         const std::size_t at = column + v * hn::MaxLanes(d);
         auto shift = hn::Zero(d);
         for (std::size_t r = 0; r < rows; r += sample) {
-          shift = hn::Add(shift, LoadElements(d, panel + r * stride + at));
+          shift = hn::Add(shift, LoadCount(d, panel + r * stride + at, lanes));
         }
         hn::StoreU(hn::Mul(shift, hn::Set(d, weight)), d, shifts + at);
       });
-    });
+    };
+    ForEachStripOrPart<kColumnStrip>(Tag<T>(), width, sample_strip);
     const Block piece{rows, stride, width, block.much, block.cached};
     DifferenceSums(panel, piece, shifts, sums, squares);
     if (MoveShifts(rows, width, sums, squares, shifts)) [[unlikely]]
@@ -368,7 +407,8 @@ HWY_INLINE void ScaleColumns(const P* HWY_RESTRICT unit, std::size_t columns, do
 }
 
 /// Adds Σ g and Σ g·d to sum and dot ([columns]), where d = x − mean and g = gradient(tag, Constant<vectors side by
-/// side>, index, column, d) is what the activation let through; index counts elements from x. Products are of d·unit
+/// side>, index, column, count, d) is what the activation let through; index counts elements from x. Products are of
+/// d·unit
 /// ([columns]), a power of two that brings d near 1: so they vanish only beside a g that is denormal itself. Inputs are
 /// x and what else gradient reads. kHeavy: gradient is long, as behind SiLU or GELU.
 template <bool kHeavy, class T, std::size_t kInputs, class Gradient>
@@ -384,11 +424,11 @@ HWY_INLINE void AccumulateColumnDots(const std::array<const T*, kInputs>& inputs
     for (auto& input : panel) input += begin;
     AccumulatePairs<!kHeavy, false>(
         panel, {block.rows, stride, width, block.much, block.cached}, sum + begin, dot + begin,
-        [&](auto d, auto vectors, std::size_t row, std::size_t panel_column) EQUINORM_INLINE {
+        [&](auto d, auto vectors, std::size_t row, std::size_t panel_column, std::size_t count) EQUINORM_INLINE {
           const std::size_t column = begin + panel_column;
           const std::size_t index = row * stride + column;
-          const auto difference = hn::Sub(LoadElements(d, x + index), hn::LoadU(d, mean + column));
-          const auto g = gradient(d, vectors, index, column, difference);
+          const auto difference = hn::Sub(LoadCount(d, x + index, count), hn::LoadU(d, mean + column));
+          const auto g = gradient(d, vectors, index, column, count, difference);
           return Pair<decltype(d)>{g, g, hn::Mul(difference, hn::LoadU(d, unit + column))};
         });
   }

@@ -345,6 +345,24 @@ HWY_INLINE void ForEachStrip(D d, std::size_t columns, const Strip& strip) {
   for (; column < columns; ++column) strip(hn::CappedTag<hn::TFromD<D>, 1>(), Constant<1>(), column);
 }
 
+/// Whether part of a vector is loaded and stored as fast as all of it.
+inline constexpr bool kMasks = HWY_TARGET <= HWY_AVX3;
+
+/// Calls strip(d, Constant<vectors>, column, count) likewise; `count` lanes of the last vector are there. Single lanes
+/// are one vector that is not full where that is as fast.
+template <std::size_t kVectors, class D, class Strip>
+HWY_INLINE void ForEachStripOrPart(D d, std::size_t columns, const Strip& strip) {
+  constexpr std::size_t kLanes = hn::MaxLanes(D()), kWidth = kVectors * kLanes;
+  std::size_t column = 0;
+  for (; column + kWidth <= columns; column += kWidth) strip(d, Constant<kVectors>(), column, kLanes);
+  for (; kVectors > 1 && column + kLanes <= columns; column += kLanes) strip(d, Constant<1>(), column, kLanes);
+  if constexpr (kMasks) {
+    if (column < columns) strip(d, Constant<1>(), column, columns - column);
+  } else {
+    for (; column < columns; ++column) strip(hn::CappedTag<hn::TFromD<D>, 1>(), Constant<1>(), column, std::size_t{1});
+  }
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace equinorm
 HWY_AFTER_NAMESPACE();

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "core/pages.hpp"
+#include "kernels/column_plan.hpp"
 #include "ops/batch_norm/channels.hpp"
 #include "ops/batch_norm/plan.hpp"
 #include "parallel/parallel_for.hpp"
@@ -14,24 +16,30 @@ template <class T>
 class Columns {
  public:
   Columns(const Geometry& g, const Scratch<T>& scratch, Workers workers)
-      : g_(g), p_(g.values, g.channels), s_(scratch), workers_(workers) {}
+      : g_(g),
+        sums_(kernels::ColumnPlan::for_sums<T>(g.values, g.channels)),
+        elements_(kernels::ColumnPlan::of<T>(g.values, g.channels)),
+        s_(scratch),
+        workers_(workers) {}
 
   void statistics(const T* x, const Statistics& out) const {
-    parallel_for(p_.chunks, workers_, [&](std::size_t chunk) {
-      const Block block{p_.rows_of_chunk(chunk), p_.width, p_.width, much_, cached_};
-      run_.column_moments(x + chunk * p_.chunk_rows * p_.width, block, 0, first(chunk), second(chunk));
+    parallel_for(sums_.chunks, workers_, [&](std::size_t chunk) {
+      const Block block{sums_.rows_of_chunk(chunk), sums_.width, sums_.width, much_, cached_};
+      run_.column_moments(x + chunk * sums_.chunk_rows * sums_.width, block, 0, first(sums_, chunk),
+                          second(sums_, chunk));
     });
-    std::size_t rows = p_.rows_of_chunk(0);
-    for (std::size_t chunk = 1; chunk < p_.chunks; ++chunk) {
-      merge_moments(p_.width, rows, first(0), second(0), p_.rows_of_chunk(chunk), first(chunk), second(chunk));
-      rows += p_.rows_of_chunk(chunk);
+    double *const mean = first(sums_, 0), *const m2 = second(sums_, 0);  // of all chunks so far
+    std::size_t rows = sums_.rows_of_chunk(0);
+    for (std::size_t chunk = 1; chunk < sums_.chunks; ++chunk) {
+      merge_moments(sums_.width, rows, mean, m2, sums_.rows_of_chunk(chunk), first(sums_, chunk), second(sums_, chunk));
+      rows += sums_.rows_of_chunk(chunk);
     }
-    if (p_.tail > 0) run_.column_moments(x + p_.rows * p_.width, tail(), rows, first(0), second(0));
+    if (sums_.tail > 0) run_.column_moments(x + sums_.rows * sums_.width, tail_of(sums_), rows, mean, m2);
     for (std::size_t c = 0; c < g_.channels; ++c) {
       Moments moments;
-      for (std::size_t at = c; at < p_.width; at += g_.channels) {
-        const std::size_t count = rows + (at < p_.tail ? 1 : 0);
-        moments.merge({static_cast<double>(count), first(0)[at], second(0)[at]});
+      for (std::size_t at = c; at < sums_.width; at += g_.channels) {
+        const std::size_t count = rows + (at < sums_.tail ? 1 : 0);
+        moments.merge({static_cast<double>(count), mean[at], m2[at]});
       }
       out.mean[c] = moments.mean;
       out.variance[c] = moments.variance();
@@ -43,7 +51,7 @@ class Columns {
       for (std::size_t c = 0; c < g_.channels; ++c) channels.normalize_carefully(c, t);
       return;
     }
-    t.stream = kernels::streams<T>(g_.elements, {t.y}, p_.width);
+    t.stream = kernels::streams<T>(g_.elements, {t.y}, elements_.width);
     t.claim = kernels::claims<T>(g_.elements, t.stream);
     for_each_chunk_backwards([&](std::size_t begin, const Block& block) {
       run_.normalize_columns(part(t, begin, block), block, s_.coefficients);
@@ -53,32 +61,37 @@ class Columns {
   void differentiate(kernels::Backward<T> t, const BackwardChannels<T>& channels) const {
     if (!prepare(channels.forward())) t.gate_first(true);
     const kernels::Coefficients<T> k = s_.coefficients;
-    t.stream = kernels::streams<T>(g_.elements, {t.dx, t.dresidual}, p_.width);
+    t.stream = kernels::streams<T>(g_.elements, {t.dx, t.dresidual}, elements_.width);
     t.claim = kernels::claims<T>(g_.elements, t.stream);
     const std::size_t inputs = t.y == nullptr && t.residual == nullptr ? 2 : 3;
     const bool much = kernels::is_much<T>(inputs * g_.elements);
-    parallel_for(p_.chunks, workers_, [&](std::size_t chunk) {
-      std::fill_n(first(chunk), p_.width, 0.0);
-      std::fill_n(second(chunk), p_.width, 0.0);
-      const Block block{p_.rows_of_chunk(chunk), p_.width, p_.width, much};
-      run_.column_dots(t.at(chunk * p_.chunk_rows * p_.width), block, k, first(chunk), second(chunk));
+    // Of a long activation arithmetic is the larger part: full vectors are worth more than the order of memory.
+    const bool is_short = t.activation == Activation::none || t.activation == Activation::relu;
+    const kernels::ColumnPlan& sums = is_short ? sums_ : elements_;
+    parallel_for(sums.chunks, workers_, [&](std::size_t chunk) {
+      std::fill_n(first(sums, chunk), sums.width, 0.0);
+      std::fill_n(second(sums, chunk), sums.width, 0.0);
+      const Block block{sums.rows_of_chunk(chunk), sums.width, sums.width, much};
+      run_.column_dots(part(t, chunk * sums.chunk_rows * sums.width, block), block, k, first(sums, chunk),
+                       second(sums, chunk));
     });
-    for (std::size_t chunk = 1; chunk < p_.chunks; ++chunk) {
-      for (std::size_t at = 0; at < p_.width; ++at) {
-        first(0)[at] += first(chunk)[at];
-        second(0)[at] += second(chunk)[at];
+    double *const all_sums = first(sums, 0), *const all_dots = second(sums, 0);
+    for (std::size_t chunk = 1; chunk < sums.chunks; ++chunk) {
+      for (std::size_t at = 0; at < sums.width; ++at) {
+        all_sums[at] += first(sums, chunk)[at];
+        all_dots[at] += second(sums, chunk)[at];
       }
     }
-    if (p_.tail > 0) {
-      run_.column_dots(part(t, p_.rows * p_.width, tail()), tail(), k, first(0), second(0));
+    if (sums.tail > 0) {
+      run_.column_dots(part(t, sums.rows * sums.width, tail_of(sums)), tail_of(sums), k, all_sums, all_dots);
     }
     t = t.after_sums(false);
     bool careful = false;
     for (std::size_t c = 0; c < g_.channels; ++c) {
       double sum = 0, dot = 0;
-      for (std::size_t at = c; at < p_.width; at += g_.channels) {
-        sum += first(0)[at];
-        dot += second(0)[at];
+      for (std::size_t at = c; at < sums.width; at += g_.channels) {
+        sum += all_sums[at];
+        dot += all_dots[at];
       }
       channels.finish(c, t, sum, dot);
       careful = careful || channels.needs_care(c);
@@ -93,15 +106,15 @@ class Columns {
   }
 
  private:
-  double* first(std::size_t chunk) const { return s_.first + chunk * p_.width; }
-  double* second(std::size_t chunk) const { return s_.second + chunk * p_.width; }
-  Block tail() const { return {1, p_.width, p_.tail}; }
+  double* first(const kernels::ColumnPlan& p, std::size_t chunk) const { return s_.first + chunk * p.width; }
+  double* second(const kernels::ColumnPlan& p, std::size_t chunk) const { return s_.second + chunk * p.width; }
+  static Block tail_of(const kernels::ColumnPlan& p) { return {1, p.width, p.tail}; }
 
-  /// The tensors from `begin` on, for a block there. The tail is not written around the caches: it may end in a line.
+  /// The tensors from `begin` on, for a block there. What may end in a line is not written around the caches.
   template <class Tensors>
   Tensors part(const Tensors& t, std::size_t begin, const Block& block) const {
     Tensors moved = t.at(begin);
-    moved.stream = t.stream && block.columns == p_.width;
+    moved.stream = t.stream && block.columns % (kLineBytes / sizeof(T)) == 0;
     return moved;
   }
 
@@ -115,23 +128,25 @@ class Columns {
 
   /// Copies what stands for the first row of a fold to the others.
   void repeat(Parameter<T>* array) const {
-    for (std::size_t at = g_.channels; at < p_.width; at += g_.channels) std::copy_n(array, g_.channels, array + at);
+    const std::size_t width = std::max(sums_.width, elements_.width);
+    for (std::size_t at = g_.channels; at < width; at += g_.channels) std::copy_n(array, g_.channels, array + at);
   }
 
   /// The elementwise pass goes through each thread's chunks from the last to the first: what the statistics read last
   /// is still in the caches.
   template <class Body>
   void for_each_chunk_backwards(const Body& body) const {
-    if (p_.tail > 0) body(p_.rows * p_.width, tail());
-    parallel_ranges(p_.chunks, workers_, [&](std::size_t begin, std::size_t end) {
+    if (elements_.tail > 0) body(elements_.rows * elements_.width, tail_of(elements_));
+    parallel_ranges(elements_.chunks, workers_, [&](std::size_t begin, std::size_t end) {
       for (std::size_t chunk = end; chunk-- > begin;) {
-        body(chunk * p_.chunk_rows * p_.width, Block{p_.rows_of_chunk(chunk), p_.width, p_.width});
+        const std::size_t rows = elements_.rows_of_chunk(chunk), width = elements_.width;
+        body(chunk * elements_.chunk_rows * width, Block{rows, width, width});
       }
     });
   }
 
   const Geometry& g_;
-  kernels::ColumnPlan p_;
+  kernels::ColumnPlan sums_, elements_;
   const bool cached_ = kernels::is_cached<T>(g_.elements);
   const bool much_ = kernels::is_much<T>(g_.elements);
   const Scratch<T>& s_;

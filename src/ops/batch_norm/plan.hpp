@@ -115,20 +115,25 @@ struct Scratch {
   /// out: what is written with the coefficients, if anything.
   Scratch(const Geometry& g, Workspace& workspace, const T* out = nullptr) {
     const bool ragged = g.lengths != nullptr, columns = g.columns() && !ragged;
-    const std::size_t width = columns ? kernels::ColumnPlan(g.values, g.channels).width : g.channels;
-    const std::size_t partials = ragged    ? ragged_tasks(g)
-                                 : columns ? kernels::ColumnPlan(g.values, g.channels).chunks + 1
-                                           : SegmentPlan(g).parts;
-    first = workspace.take<double>(partials * width);
-    second = workspace.take<double>(partials * width);
+    std::size_t partials = (ragged ? ragged_tasks(g) : SegmentPlan(g).parts) * g.channels, width = g.channels;
+    if (columns) {
+      partials = 0;
+      for (const auto& plan :
+           {kernels::ColumnPlan::for_sums<T>(g.values, g.channels), kernels::ColumnPlan::of<T>(g.values, g.channels)}) {
+        partials = std::max(partials, std::max<std::size_t>(plan.chunks, 1) * plan.width);
+        width = std::max(width, plan.width);
+      }
+    }
+    first = workspace.take<double>(partials);
+    second = workspace.take<double>(partials);
     for (double** array : {&inverse_deviation, &sum, &dot}) *array = workspace.take<double>(g.channels);
     coefficients = kernels::CoefficientArrays<T>(workspace, width, out);
   }
 
-  double *first = nullptr, *second = nullptr;  ///< [partials, width]: means and M2, or the two sums of backward
+  double *first = nullptr, *second = nullptr;  ///< [parts, their width]: means and M2, or the two sums of backward
   double* inverse_deviation = nullptr;         ///< [channels]: 1/√(σ² + ε)
   double *sum = nullptr, *dot = nullptr;       ///< [channels]: Σg and Σ g·(x − μ) over all values
-  kernels::CoefficientArrays<T> coefficients;  ///< [width]
+  kernels::CoefficientArrays<T> coefficients;  ///< [the widest]
 };
 
 }  // namespace equinorm::batch_norm

@@ -58,7 +58,7 @@ template <class T>
 std::size_t workspace_bytes(const GroupNormOptions& options, const Shape& shape, Layout layout) {
   if (!plannable(options, shape, layout)) return 0;
   const Geometry g(options, shape, layout);
-  const Plan plan(g);
+  const Plan plan(g, kernels::ColumnPlan::of<T>(g.longest(), g.channels));
   Workspace count;
   count.take<Scratch<T>>(plan.tasks);
   for (std::size_t task = 0; task < plan.tasks; ++task) Scratch<T>(plan, count);
@@ -70,7 +70,7 @@ template <class T, class Body>
 void with_groups(const GroupNormOptions& options, const TensorView<const T>& x, const Affine<T>& affine, const T* out,
                  const Execution& execution, const Body& body) {
   const Geometry g(options, x.shape, x.layout);
-  const Plan plan(g);
+  const Plan plan(g, kernels::ColumnPlan::of<T>(g.longest(), g.channels));
   const Memory memory(execution, workspace_bytes<T>(options, x.shape, x.layout));
   Workspace workspace(memory.base());
   auto* const scratch = workspace.take<Scratch<T>>(plan.tasks);

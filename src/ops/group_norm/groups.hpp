@@ -100,7 +100,7 @@ class Groups {
     Unit u{sample, begin, std::min(begin + p_.together, g_.groups), part, g_.positions, p_.columns};
     if (g_.lengths != nullptr) {
       u.positions = g_.lengths[sample];
-      u.columns = kernels::ColumnPlan(u.positions, g_.channels);
+      u.columns = kernels::ColumnPlan::of<T>(u.positions, g_.channels);
     }
     return u;
   }

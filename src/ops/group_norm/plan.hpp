@@ -43,7 +43,7 @@ struct Geometry {
 /// else whole units are dealt to tasks. With lengths a unit is a whole sample in one part: no bit may depend on its
 /// padding.
 struct Plan {
-  explicit Plan(const Geometry& geometry) : g(geometry), columns(g.longest(), g.channels) {
+  Plan(const Geometry& geometry, const kernels::ColumnPlan& of_longest) : g(geometry), columns(of_longest) {
     if (!g.columns && g.lengths == nullptr) {
       together = std::clamp<std::size_t>(kUnitElements / g.group_elements(), 1, std::min(g.groups, kMaxPlaneChannels));
     } else {

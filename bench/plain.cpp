@@ -43,9 +43,9 @@ class Channels {
       place_ = Place::columns;
       channels_ = p.c;
       rows_ = batch_ ? p.n * plane : plane;
-      constexpr std::size_t kWide = 64, kLine = 16;
-      const std::size_t whole = p.c < kWide ? kWide : kLine;
-      const std::size_t fold = whole / std::gcd(p.c, whole);
+      constexpr std::size_t kLeast = 64, kLine = 16;  // whole lines, as ours
+      std::size_t fold = kLine / std::gcd(p.c, kLine);
+      while (p.c > 0 && fold * p.c < kLeast) fold *= 2;
       width_ = (rows_ < fold ? 1 : fold) * p.c;
     } else if (is_flat(p)) {
       place_ = Place::flat_planes;

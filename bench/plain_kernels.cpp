@@ -218,8 +218,13 @@ HWY_NOINLINE void SumColumns(Data<T> t, std::size_t begin, std::size_t rows, std
         hn::StoreU(products[v], d, product + column + v * kLanes);
       });
     };
-    if (columns <= kNarrow * hn::MaxLanes(Tag<T>())) {
+    constexpr std::size_t kLanes = hn::MaxLanes(Tag<T>());
+    if (columns <= kNarrow * kLanes) {
       ForEachStrip<kNarrow>(Tag<T>(), columns, strip);
+    } else if (kStrip > 7 && columns == 7 * kLanes) {  // of 7 channels, folded
+      ForEachStrip<7>(Tag<T>(), columns, strip);
+    } else if (kStrip > 6 && columns == 6 * kLanes) {  // of 3
+      ForEachStrip<6>(Tag<T>(), columns, strip);
     } else {
       ForEachStrip<kStrip>(Tag<T>(), columns, strip);
     }

@@ -23,6 +23,8 @@ using namespace equinorm::HWY_NAMESPACE;
 constexpr std::size_t kAside = HWY_TARGET <= HWY_AVX3 ? 4 : 2;
 /// Vectors of a narrow row, whose coefficients and sums stay in registers.
 constexpr std::size_t kNarrow = 4;
+/// Vectors of wider ones whose sums stay there.
+constexpr std::size_t kSumStrip = HWY_TARGET <= HWY_AVX3 ? 8 : 2;
 /// A block of rows so large stays in the first cache.
 constexpr std::size_t kFirstCacheBytes = 32 << 10;
 
@@ -183,13 +185,25 @@ HWY_NOINLINE void ApplyLine(Data<T> t, std::size_t begin, std::size_t length, Co
 
 // --- A matrix with coefficients for each column ---------------------------------------------------------------------
 
+/// Strips of what sums are taken of: a narrow row, or with AVX-512 one of 5, 3 or 7 channels folded, is a single one.
+template <class D, class Strip>
+HWY_INLINE void ForEachSumStrip(D d, std::size_t columns, const Strip& strip) {
+  constexpr std::size_t kLanes = hn::MaxLanes(D());
+  if (columns <= kNarrow * kLanes) return ForEachStrip<kNarrow>(d, columns, strip);
+  if constexpr (kSumStrip == 8) {
+    if (columns == 5 * kLanes) return ForEachStrip<5>(d, columns, strip);
+    if (columns == 6 * kLanes) return ForEachStrip<6>(d, columns, strip);
+    if (columns == 7 * kLanes) return ForEachStrip<7>(d, columns, strip);
+  }
+  ForEachStrip<kSumStrip>(d, columns, strip);
+}
+
 /// Strip by strip down blocks of rows that stay in the first cache; sums in registers meanwhile.
 template <class K, class T>
 HWY_NOINLINE void SumColumns(Data<T> t, std::size_t begin, std::size_t rows, std::size_t stride, std::size_t columns,
                              Coefficients<T> k, Parameter<T>* sum, Parameter<T>* product) {
-  constexpr std::size_t kStrip = HWY_TARGET <= HWY_AVX3 ? 8 : 2;
   const std::size_t few = std::max<std::size_t>(kFirstCacheBytes / (columns * sizeof(T)), 8);
-  const std::size_t block = columns <= kStrip * hn::MaxLanes(Tag<T>()) && !t.far ? rows : few;
+  const std::size_t block = columns <= kSumStrip * hn::MaxLanes(Tag<T>()) && !t.far ? rows : few;
   // Long rows are fetched in the order of memory, the block behind while one is read.
   constexpr std::size_t kLine = kLineBytes / sizeof(T);
   const bool in_order = t.second && stride == columns && block < rows;
@@ -218,16 +232,7 @@ HWY_NOINLINE void SumColumns(Data<T> t, std::size_t begin, std::size_t rows, std
         hn::StoreU(products[v], d, product + column + v * kLanes);
       });
     };
-    constexpr std::size_t kLanes = hn::MaxLanes(Tag<T>());
-    if (columns <= kNarrow * kLanes) {
-      ForEachStrip<kNarrow>(Tag<T>(), columns, strip);
-    } else if (kStrip > 7 && columns == 7 * kLanes) {  // of 7 channels, folded
-      ForEachStrip<7>(Tag<T>(), columns, strip);
-    } else if (kStrip > 6 && columns == 6 * kLanes) {  // of 3
-      ForEachStrip<6>(Tag<T>(), columns, strip);
-    } else {
-      ForEachStrip<kStrip>(Tag<T>(), columns, strip);
-    }
+    ForEachSumStrip(Tag<T>(), columns, strip);
   }
 }
 

@@ -42,9 +42,9 @@ struct ColumnPlan {
 
   std::size_t rows_of_chunk(std::size_t chunk) const { return std::min(rows - chunk * chunk_rows, chunk_rows); }
 
-  static constexpr std::size_t kLine = 16;                // columns: a cache line of floats
-  static constexpr std::size_t kStrip = 4 * kLine;        // what the kernels take side by side
-  static constexpr std::size_t kNarrow = 8 * kLine;       // whose sums registers hold
+  static constexpr std::size_t kLine = 16;          // columns: a cache line of floats
+  static constexpr std::size_t kStrip = 4 * kLine;  // what the kernels take side by side
+  static constexpr std::size_t kNarrow = kNarrowBytes / sizeof(float);
   static constexpr std::size_t kMaxFoldedWidth = 8192;    // coefficients of a folded row stay in the first caches
   static constexpr std::size_t kChunkFloats = 256 << 10;  // 1 MiB: partial results are small beside it
   static constexpr std::size_t kMaxChunks = 32;

@@ -36,10 +36,10 @@ constexpr bool RowsMeet(std::size_t stride) {
   return stride % (kPageBytes / 2) == 0 || stride % kPageBytes == kLineBytes;
 }
 
-/// The longest rows whose output is claimed: four are a page of floats. Of two inputs, and so many coefficients, longer
-/// ones than these are written along single rows instead (measured: of 160 to 384 columns 3 to 14 % faster; but 7 to
+/// The longest rows whose output is claimed: of one input, four are a page of floats; of two, and their coefficients.
+/// Longer ones of two are written along single rows instead (measured: of 160 to 384 columns 3 to 14 % faster; but 7 to
 /// 13 % slower where all is in the second cache).
-inline constexpr std::size_t kMostClaimed = kPageBytes / sizeof(float) / kLeastTileRows, kMostClaimedOfTwo = 144;
+inline constexpr std::size_t kMostClaimedOfOne = kPageBytes / sizeof(float) / kLeastTileRows, kMostClaimedOfTwo = 144;
 /// The longest rows whose output is claimed by the page.
 inline constexpr std::size_t kMostByPage = 64;
 
@@ -58,23 +58,26 @@ struct Claim {
   }
 };
 
-/// Calls strip(d, vectors, column, count, begin, end) for tiles of some rows, begin … end − 1, strip by strip: the
-/// coefficients of a strip stay in registers. An output around the caches is written along single rows, unless a strip
-/// is one, or coefficients are too many: memory is read and written faster in its order (by a third, measured) than
-/// coefficients are loaded. So are rows that would meet, and long ones of two inputs. Strips narrower than a line never
-/// go down rows around the caches: only whole lines are written at full speed. Of long rows nothing is claimed.
-template <class T, std::size_t kElements, class Strip>
+/// Calls strip(d, vectors, column, count, begin, end) for tiles of some rows of kInputs inputs, begin … end − 1, strip
+/// by strip: the coefficients of a strip stay in registers. An output around the caches is written along single rows,
+/// unless a strip is one, or coefficients are too many: memory is read and written faster in its order (by a third,
+/// measured) than coefficients are loaded. So are rows that would meet, and long ones of two inputs. Strips narrower
+/// than a line never go down rows around the caches: only whole lines are written at full speed. Of long rows nothing
+/// is claimed.
+template <class T, std::size_t kInputs, class Strip>
 HWY_INLINE void ForEachTile(const Block& block, bool stream, const Claim<T>& claim, const Strip& strip) {
   constexpr std::size_t kStrip = kElementwiseColumns<T>;
   constexpr bool kWholeLines = kStrip * sizeof(T) >= kLineBytes;
+  constexpr bool kOne = kInputs == 1;
+  constexpr std::size_t kElements = kOne ? kTileOfOne : kTileOfTwo;
   const std::size_t elements = stream && kByPairs<T> ? kStreamedHalves : kElements;
-  constexpr std::size_t kMost = kElements == kTileOfOne ? kMostClaimed : kMostClaimedOfTwo;
-  const bool claims = claim.out != nullptr && block.columns == block.stride && block.columns <= kMost;
+  const bool is_short = block.columns <= (kOne ? kMostClaimedOfOne : kMostClaimedOfTwo);
+  const bool claims = claim.out != nullptr && block.columns == block.stride && is_short;
   std::size_t rows = std::clamp<std::size_t>(elements / block.columns, kLeastTileRows, 64);
   if (claims) rows = block.columns <= kMostByPage ? kPageBytes / sizeof(T) / block.columns : kLeastTileRows;
   const bool in_order =
       !kByPairs<T> && block.columns == block.stride && block.columns > kStrip && block.columns <= kMostAlong;
-  const bool too_long = kElements == kTileOfTwo && claim.out != nullptr && !claims;
+  const bool too_long = !kOne && claim.out != nullptr && !claims;
   const bool along = stream || too_long || RowsMeet(block.stride * sizeof(T));
   const std::size_t tile = (in_order && along) || (stream && !kWholeLines) ? 1 : rows;
   for (std::size_t r = 0; r < block.rows; r += tile) {
@@ -164,7 +167,7 @@ void NormalizeColumns(const Forward<T>& tensors, const Block& block, const Coeff
       const Coefficients<T> k = coefficients;
       TileFetch<in_order, 1, T> fetch(block, t.stream, t.ahead);
       const Claim<T> claim{t.claim ? t.y : nullptr, t.residual};
-      ForEachTile<T, kTileOfOne>(
+      ForEachTile<T, 1>(
           block, t.stream, claim,
           [&](auto d, auto vectors, std::size_t c, std::size_t count, std::size_t r, std::size_t end) HWY_ATTR {
             using N = Normalizer<decltype(d)>;
@@ -209,8 +212,8 @@ void ColumnDots(const Backward<T>& tensors, const Block& block, const Coefficien
       return g;
     };
     const auto accumulate_of = [&](const auto& inputs) EQUINORM_INLINE {
-      constexpr bool kHeavy = gate == Gate::any;
-      AccumulateColumnDots<kHeavy>(inputs, block, k.mean, k.unit, gradient, sum, dot);
+      constexpr bool kShort = gate != Gate::any;
+      AccumulateColumnDots<kShort>(inputs, block, k.mean, k.unit, gradient, sum, dot);
     };
     if constexpr (output) {
       accumulate_of(std::array{t.x, t.dy, t.y});
@@ -230,7 +233,7 @@ void GradientColumns(const Backward<T>& tensors, const Block& block, const Coeff
       const Coefficients<T> k = coefficients;
       TileFetch<in_order, 2, T> fetch(block, t.stream, t.ahead);
       const Claim<T> claim{t.claim ? t.dx : nullptr, t.dy};
-      ForEachTile<T, kTileOfTwo>(
+      ForEachTile<T, 2>(
           block, t.stream, claim,
           [&](auto d, auto vectors, std::size_t c, std::size_t count, std::size_t r, std::size_t end) HWY_ATTR {
             using N = Differentiator<decltype(d)>;

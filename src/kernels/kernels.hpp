@@ -78,6 +78,10 @@ struct Backward {
     return {x + i, move(y), move(residual), dy + i, dx + i, move(dresidual), activation, stream, ahead, claim, move(g)};
   }
 
+  /// Whether g takes little arithmetic. The activation alone says so: sums are cut by this, and their bits may not
+  /// depend on whether y or the residual tells the slope.
+  bool is_short() const { return activation == Activation::none || activation == Activation::relu; }
+
   /// Has g written with its sums, where dx then finds it: in dresidual, which it is, or if that is not wanted in dx
   /// (not behind a relu, for it is read as slowly as asked again). Only where g is one of T's values: behind a relu, or
   /// if what is computed in is T. Not for a channel that needs care: its g may be lost in floats.

@@ -12,6 +12,9 @@ struct Block {
   bool cached = false;  ///< the caches hold all of it; sums may be rounded otherwise then: only the shape may say so
 };
 
+/// Rows of up to so many bytes of what is computed in are narrow: the registers of AVX-512 hold their sums.
+inline constexpr std::size_t kNarrowBytes = 512;
+
 /// Segments: `samples` of them for each of `channels` ≤ kMaxPlaneChannels channels, `length` elements each. Samples are
 /// `stride` elements apart; within a sample, channels are `spacing` apart.
 struct PlaneBlock {

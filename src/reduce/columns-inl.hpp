@@ -33,10 +33,9 @@ inline constexpr std::size_t kPanel = 1024;
 /// The most columns that AccumulatePairs takes at once.
 inline constexpr std::size_t kMostColumns = 2048;
 
-/// Rows of up to so many columns are narrow: the registers of AVX-512 hold their sums, kNarrow vectors of each.
-inline constexpr std::size_t kNarrow = 8;
+/// Rows of up to so many columns are narrow.
 template <class T>
-inline constexpr std::size_t kNarrowColumns = kNarrow* kLineBytes / sizeof(Parameter<T>);
+inline constexpr std::size_t kNarrowColumns = kNarrowBytes / sizeof(Parameter<T>);
 
 /// 1/x of a power of two, exactly, without a division.
 template <class D>
@@ -60,8 +59,8 @@ inline constexpr std::size_t kFarBytes = 32 << 10, kMostByPages = 512;
 template <bool kWhole, class D, class Strip>
 HWY_INLINE void ForEachColumnStrip(D d, std::size_t columns, const Strip& strip) {
   if constexpr (kWhole && kMasks) {
-    static_assert(kColumnStrip == 4 && kNarrow == 8);
     constexpr std::size_t kLanes = hn::MaxLanes(D());
+    static_assert(kColumnStrip == 4 && kNarrowBytes == 8 * kLanes * sizeof(hn::TFromD<D>));
     const std::size_t count = (columns + kLanes - 1) % kLanes + 1;  // of the last vector
     switch ((columns + kLanes - 1) / kLanes) {
       case 5:
@@ -408,10 +407,9 @@ HWY_INLINE void ScaleColumns(const P* HWY_RESTRICT unit, std::size_t columns, do
 
 /// Adds Σ g and Σ g·d to sum and dot ([columns]), where d = x − mean and g = gradient(tag, Constant<vectors side by
 /// side>, index, column, count, d) is what the activation let through; index counts elements from x. Products are of
-/// d·unit
-/// ([columns]), a power of two that brings d near 1: so they vanish only beside a g that is denormal itself. Inputs are
-/// x and what else gradient reads. kHeavy: gradient is long, as behind SiLU or GELU.
-template <bool kHeavy, class T, std::size_t kInputs, class Gradient>
+/// d·unit ([columns]), a power of two that brings d near 1: so they vanish only beside a g that is denormal itself.
+/// Inputs are x and what else gradient reads. kShort: gradient is, not as behind SiLU or GELU.
+template <bool kShort, class T, std::size_t kInputs, class Gradient>
 HWY_INLINE void AccumulateColumnDots(const std::array<const T*, kInputs>& inputs, const Block& block,
                                      const Parameter<T>* HWY_RESTRICT mean, const Parameter<T>* HWY_RESTRICT unit,
                                      const Gradient& gradient, double* HWY_RESTRICT sum, double* HWY_RESTRICT dot) {
@@ -422,7 +420,7 @@ HWY_INLINE void AccumulateColumnDots(const std::array<const T*, kInputs>& inputs
     const std::size_t width = std::min(block.columns - begin, kMostColumns);
     auto panel = inputs;
     for (auto& input : panel) input += begin;
-    AccumulatePairs<!kHeavy, false>(
+    AccumulatePairs<kShort, false>(
         panel, {block.rows, stride, width, block.much, block.cached}, sum + begin, dot + begin,
         [&](auto d, auto vectors, std::size_t row, std::size_t panel_column, std::size_t count) EQUINORM_INLINE {
           const std::size_t column = begin + panel_column;

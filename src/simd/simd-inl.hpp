@@ -352,14 +352,12 @@ inline constexpr bool kMasks = HWY_TARGET <= HWY_AVX3;
 /// are one vector that is not full where that is as fast.
 template <std::size_t kVectors, class D, class Strip>
 HWY_INLINE void ForEachStripOrPart(D d, std::size_t columns, const Strip& strip) {
-  constexpr std::size_t kLanes = hn::MaxLanes(D()), kWidth = kVectors * kLanes;
-  std::size_t column = 0;
-  for (; column + kWidth <= columns; column += kWidth) strip(d, Constant<kVectors>(), column, kLanes);
-  for (; kVectors > 1 && column + kLanes <= columns; column += kLanes) strip(d, Constant<1>(), column, kLanes);
+  const std::size_t whole = kMasks ? columns / hn::Lanes(d) * hn::Lanes(d) : columns;
+  ForEachStrip<kVectors>(d, whole, [&](auto tag, auto vectors, std::size_t column) EQUINORM_INLINE {
+    strip(tag, vectors, column, hn::MaxLanes(tag));
+  });
   if constexpr (kMasks) {
-    if (column < columns) strip(d, Constant<1>(), column, columns - column);
-  } else {
-    for (; column < columns; ++column) strip(hn::CappedTag<hn::TFromD<D>, 1>(), Constant<1>(), column, std::size_t{1});
+    if (whole < columns) strip(d, Constant<1>(), whole, columns - whole);
   }
 }
 

@@ -65,9 +65,8 @@ class Columns {
     t.claim = kernels::claims<T>(g_.elements, t.stream);
     const std::size_t inputs = t.y == nullptr && t.residual == nullptr ? 2 : 3;
     const bool much = kernels::is_much<T>(inputs * g_.elements);
-    // Of a long activation arithmetic is the larger part: full vectors are worth more than the order of memory.
-    const bool is_short = t.activation == Activation::none || t.activation == Activation::relu;
-    const kernels::ColumnPlan& sums = is_short ? sums_ : elements_;
+    // Where g is long arithmetic is the larger part: full vectors are worth more than the order of memory.
+    const kernels::ColumnPlan& sums = t.is_short() ? sums_ : elements_;
     parallel_for(sums.chunks, workers_, [&](std::size_t chunk) {
       std::fill_n(first(sums, chunk), sums.width, 0.0);
       std::fill_n(second(sums, chunk), sums.width, 0.0);

@@ -49,11 +49,11 @@ struct CoefficientArrays {
 
   CoefficientArrays() = default;
 
-  /// Arrays a power of two long would all fall into the same few sets of a cache: they are staggered. But not where
-  /// rows of `out` meet at the same places of their pages: there all lie beside it, see beside().
+  /// Long arrays, of a power of two, would all fall into the same few sets of a cache: they are staggered. But not
+  /// where rows of `out` meet at the same places of their pages: there all lie beside it, see beside().
   CoefficientArrays(Workspace& workspace, std::size_t count, const T* out) {
     const bool meet = std::is_same_v<T, P> && count * sizeof(P) % (kPageBytes / 2) == 0;
-    const std::size_t spacing = meet ? count : count + kStagger;
+    const std::size_t spacing = meet || count < kStagger ? count : count + kStagger;
     P* next = workspace.take<P>(6 * spacing + (meet ? kPageBytes / sizeof(P) : 0));
     if (next == nullptr) return;  // only counted
     if (meet) next = beside(out, next);

@@ -33,6 +33,7 @@ inline const std::vector<GroupCase>& group_shapes() {
       {{2, 64, 3, 3}, first, 64, "instance norm of planes shorter than a vector"},
       {{3, 80, 7, 7}, first, 40, "more groups than are taken together"},
       {{33, 8, 16, 16}, first, 2, "more units than tasks"},
+      {{3, 17, 41, 25}, first, 17, "more groups than a scratch holds at once, tasks from the middle of them"},
       {{1, 64, 80, 80}, first, 2, "one sample cut into parts of its channels"},
       {{1, 70, 60, 61}, first, 1, "layer norm: a group cut into parts, more channels than one call takes"},
       {{2, 2, 3, 4, 5}, first, 2, "rank 5"},

@@ -42,8 +42,8 @@ class Groups {
             const double variance = moments.m2 * inverse_count;
             set_statistics(of_unit, k, moments.mean, variance);
             if (out.mean == nullptr) continue;
-            out.mean[u.sample * g_.groups + k] = moments.mean;
-            out.variance[u.sample * g_.groups + k] = variance;
+            out.mean[group_index(u, k)] = moments.mean;
+            out.variance[group_index(u, k)] = variance;
           }
           write_forward(of_unit, u);
         },
@@ -63,7 +63,7 @@ class Groups {
         !t.stream,
         [&](const Scratch<T>& s, const Unit& u) {
           for (std::size_t k = u.begin; k < u.end; ++k) {
-            const std::size_t at = u.sample * g_.groups + k;
+            const std::size_t at = group_index(u, k);
             set_statistics(s, k, statistics.mean[at], statistics.variance[at]);
           }
           write_forward(s, u);
@@ -88,16 +88,20 @@ class Groups {
  private:
   static constexpr std::size_t kUnitsOfThread = 4;  ///< so many are dealt fairly enough
 
-  /// Groups begin … end − 1 of a sample, and the part of them that is meant.
+  /// Groups begin … end − 1 of those of a sample that are taken at once, and the part of them that is meant. Groups and
+  /// channels are counted from the first of these, `base`, as they lie in a scratch.
   struct Unit {
-    std::size_t sample, begin, end, part;
+    std::size_t task;  ///< whose sums its gradients are added to
+    std::size_t sample, base, begin, end, part;
     std::size_t positions;        ///< that are not padding
     kernels::ColumnPlan columns;  ///< of them
   };
 
-  Unit unit(std::size_t index, std::size_t part) const {
-    const std::size_t begin = index % p_.units_of_sample * p_.together, sample = index / p_.units_of_sample;
-    Unit u{sample, begin, std::min(begin + p_.together, g_.groups), part, g_.positions, p_.columns};
+  Unit unit(std::size_t task, std::size_t index, std::size_t part) const {
+    const std::size_t sample = index / p_.units_of_sample, of_sample = index % p_.units_of_sample;
+    const std::size_t base = of_sample / p_.at_once * p_.at_once * p_.together, begin = of_sample * p_.together;
+    const std::size_t end = std::min(begin + p_.together, g_.groups);
+    Unit u{task, sample, base, begin - base, end - base, part, g_.positions, p_.columns};
     if (g_.lengths != nullptr) {
       u.positions = g_.lengths[sample];
       u.columns = kernels::ColumnPlan::of<T>(u.positions, g_.channels);
@@ -112,30 +116,32 @@ class Groups {
                  [&](std::size_t n) { clear_padding(out, g_.layout, g_.channels, g_.positions, n, g_.lengths[n]); });
   }
 
-  /// The units begin … end − 1, of one sample, taken for one.
-  Unit units(std::size_t begin, std::size_t end) const {
-    Unit u = unit(begin, 0);
-    u.end = unit(end - 1, 0).end;
+  /// The units from `begin` on that are taken at once, up to end − 1, as one.
+  Unit units_at_once(std::size_t task, std::size_t begin, std::size_t end) const {
+    Unit u = unit(task, begin, 0);
+    u.end = unit(task, end - 1, 0).end;
     return u;
   }
 
   /// For each unit: prepare(scratch, unit) for each scratch, reduce(scratch, unit) for its parts, take(scratch of the
   /// unit, of the part, unit) in their order, finish(scratch of the unit, unit) once, then apply(scratch of the unit,
   /// unit) for the parts, the last first, which is in the caches; or in_order: where an output stays in the caches too,
-  /// and two inputs are read, that is foreseen by the hardware, and worth more (measured: up to 12 % less). Units of a
-  /// sample that share a scratch are prepared at once: the roots and quotients of one are waited for together with
-  /// those of the others.
+  /// and two inputs are read, that is foreseen by the hardware, and worth more (measured: up to 12 % less). Units that
+  /// are taken at once are prepared so: the roots and quotients of one are waited for together with those of the
+  /// others.
   template <class Prepare, class Reduce, class Take, class Finish, class Apply>
   void run(bool in_order, const Prepare& prepare, const Reduce& reduce, const Take& take, const Finish& finish,
            const Apply& apply) const {
-    const auto run_units = [&](std::size_t begin, std::size_t end, const Scratch<T>& s) {
+    const auto run_units = [&](std::size_t task, std::size_t begin, std::size_t end, const Scratch<T>& s) {
       std::size_t prepared = begin;
       for (std::size_t i = begin; i < end; ++i) {
-        Unit u = unit(i, 0);
+        Unit u = unit(task, i, 0);
         if (u.positions == 0) continue;
         if (i >= prepared) {
-          prepared = std::min(end, (u.sample + 1) * p_.units_of_sample);
-          prepare(s, units(i, prepared));
+          const std::size_t of_sample = i % p_.units_of_sample;
+          const std::size_t next = std::min((of_sample / p_.at_once + 1) * p_.at_once, p_.units_of_sample);
+          prepared = std::min(end, i - of_sample + next);
+          prepare(s, units_at_once(task, i, prepared));
         }
         for (u.part = 0; u.part < p_.parts; ++u.part) {
           reduce(s, u);
@@ -148,20 +154,26 @@ class Groups {
         }
       }
     };
+    // A worker keeps the scratch of the first of its tasks: it stays in the caches (measured: up to 5 % less).
     if (!p_.split) {
-      parallel_for(p_.tasks, workers_, [&](std::size_t task) {
-        run_units(task * p_.units / p_.tasks, (task + 1) * p_.units / p_.tasks, s_[task]);
+      parallel_ranges(p_.tasks, workers_, [&](std::size_t first, std::size_t last) {
+        for (std::size_t task = first; task < last; ++task) {
+          run_units(task, task * p_.units / p_.tasks, (task + 1) * p_.units / p_.tasks, s_[first]);
+        }
       });
       return;
     }
     // Parts are tasks where units are too few to go round.
     const auto threads = static_cast<std::size_t>(std::max(workers_.threads, 1));
     if (p_.units % threads == 0 || p_.units >= kUnitsOfThread * threads) {
-      parallel_for(p_.units, workers_, [&](std::size_t i) { run_units(i, i + 1, s_[i * p_.parts]); });
+      parallel_ranges(p_.units, workers_, [&](std::size_t first, std::size_t last) {
+        for (std::size_t i = first; i < last; ++i) run_units(i * p_.parts, i, i + 1, s_[first * p_.parts]);
+      });
       return;
     }
-    const auto unit_of = [&](std::size_t task) { return unit(task / p_.parts, task % p_.parts); };
-    const auto scratch_of_unit = [&](std::size_t task) -> const Scratch<T>& { return s_[task / p_.parts * p_.parts]; };
+    const auto first_task = [&](std::size_t task) { return task / p_.parts * p_.parts; };  // of its unit
+    const auto unit_of = [&](std::size_t task) { return unit(first_task(task), task / p_.parts, task % p_.parts); };
+    const auto scratch_of_unit = [&](std::size_t task) -> const Scratch<T>& { return s_[first_task(task)]; };
     parallel_for(p_.tasks, workers_, [&](std::size_t task) {
       prepare(s_[task], unit_of(task));
       reduce(s_[task], unit_of(task));
@@ -175,7 +187,12 @@ class Groups {
 
   // --- Where a unit lies. ---
 
-  std::size_t sample_begin(const Unit& u) const { return u.sample * g_.sample_elements(); }
+  /// The element where channel 0 begins.
+  std::size_t base_of(const Unit& u) const { return u.sample * g_.sample_elements() + u.base * g_.group_elements(); }
+  /// Group k and channel c among all, of a sample's statistics and of the parameters.
+  std::size_t group_index(const Unit& u, std::size_t k) const { return u.sample * g_.groups + u.base + k; }
+  std::size_t channel_index(const Unit& u, std::size_t c) const { return u.base * g_.group_channels + c; }
+
   std::size_t first_channel(const Unit& u) const { return u.begin * g_.group_channels; }
   std::size_t end_channel(const Unit& u) const { return u.end * g_.group_channels; }
 
@@ -196,8 +213,8 @@ class Groups {
   void for_each_block(const Unit& u, const Body& body) const {
     const kernels::ColumnPlan& c = u.columns;
     const std::size_t begin = first_row(u, u.part), end = first_row(u, u.part + 1);
-    if (begin < end) body(sample_begin(u) + begin * c.width, Block{end - begin, c.width, c.width, much_});
-    if (u.part + 1 == p_.parts && c.tail > 0) body(sample_begin(u) + c.rows * c.width, Block{1, c.width, c.tail});
+    if (begin < end) body(base_of(u) + begin * c.width, Block{end - begin, c.width, c.width, much_});
+    if (u.part + 1 == p_.parts && c.tail > 0) body(base_of(u) + c.rows * c.width, Block{1, c.width, c.tail});
   }
 
   /// Columns: where a part begins, as for_each_block cuts them.
@@ -210,8 +227,8 @@ class Groups {
 
   /// Calls body(begin, step, count) for the elements of channel c of the unit's sample.
   kernels::Run run_of_channel(const Unit& u, std::size_t c) const {
-    if (g_.columns) return {sample_begin(u) + c, g_.channels, u.positions};
-    return {sample_begin(u) + c * g_.positions, 1, u.positions};
+    if (g_.columns) return {base_of(u) + c, g_.channels, u.positions};
+    return {base_of(u) + c * g_.positions, 1, u.positions};
   }
 
   bool streams(std::initializer_list<const T*> outs, std::size_t least = kernels::kStreamBytes) const {
@@ -252,7 +269,7 @@ class Groups {
                       last = in_one_piece() ? u.end : end_channel(u);
     const std::size_t begin = part_channel(u, u.part), channels = in_one_piece() ? group_channels_of_part(u) : 1;
     const std::size_t length = channels * u.positions, spacing = channels * g_.positions,
-                      at = sample_begin(u) + begin * g_.positions;
+                      at = base_of(u) + begin * g_.positions;
     for (std::size_t k = first; k < last; k += kMaxPlaneChannels) {
       const std::size_t count = std::min(kMaxPlaneChannels, last - k);
       for (std::size_t i = 0; i < length; i += Plan::kPieceElements) {
@@ -309,16 +326,20 @@ class Groups {
 
   void set_statistics(const Scratch<T>& s, std::size_t k, double mean, double variance) const {
     s.mean[k] = mean;
-    s.variance[k] = variance;
     s.inverse[k] = 1 / std::sqrt(variance + epsilon_);
     s.care[k] = kernels::needs_care<T>(mean, variance) ? kOfValues : 0;
   }
 
-  double gamma(std::size_t c) const { return affine_.gamma == nullptr ? 1.0 : static_cast<double>(affine_.gamma[c]); }
-  double beta(std::size_t c) const { return affine_.beta == nullptr ? 0.0 : static_cast<double>(affine_.beta[c]); }
+  double gamma(const Unit& u, std::size_t c) const {
+    return affine_.gamma == nullptr ? 1.0 : static_cast<double>(affine_.gamma[channel_index(u, c)]);
+  }
+  double beta(const Unit& u, std::size_t c) const {
+    return affine_.beta == nullptr ? 0.0 : static_cast<double>(affine_.beta[channel_index(u, c)]);
+  }
 
-  kernels::Channel channel(const Scratch<T>& s, std::size_t k, std::size_t c) const {
-    return {s.mean[k], gamma(c) * s.inverse[k], beta(c)};
+  kernels::Channel channel(const Scratch<T>& s, const Unit& u, std::size_t c) const {
+    const std::size_t k = c / g_.group_channels;
+    return {s.mean[k], gamma(u, c) * s.inverse[k], beta(u, c)};
   }
 
   /// What a group may need care of: floats are too narrow for its values, or for the slope of its gradient.
@@ -342,10 +363,10 @@ class Groups {
       const double inverse = s.inverse[k], rest = kernels::mean_rest<P>(s.mean[k]);
       const auto mean = static_cast<P>(s.mean[k]), unit = static_cast<P>(kernels::unit_of(inverse, s.mean[k]));
       for (std::size_t c = k * g_.group_channels; c < (k + 1) * g_.group_channels; ++c) {
-        const double scale = gamma(c) * inverse;
+        const double scale = gamma(u, c) * inverse;
         s.coefficients.mean[c] = mean;
         s.coefficients.scale[c] = static_cast<P>(scale);
-        s.coefficients.shift[c] = static_cast<P>(beta(c) - rest * scale);
+        s.coefficients.shift[c] = static_cast<P>(beta(u, c) - rest * scale);
         s.coefficients.unit[c] = unit;
       }
     }
@@ -358,7 +379,7 @@ class Groups {
     if (needs_care(of_unit, u)) {
       if (u.part > 0) return;
       for (std::size_t c = first_channel(u); c < end_channel(u); ++c) {
-        kernels::careful_normalize(run_of_channel(u, c), t, channel(of_unit, c / g_.group_channels, c));
+        kernels::careful_normalize(run_of_channel(u, c), t, channel(of_unit, u, c));
       }
     } else if (g_.columns) {
       for_each_block(u, [&](std::size_t at, const Block& block) {
@@ -368,7 +389,7 @@ class Groups {
       });
     } else {
       const std::size_t begin = part_channel(u, u.part), end = part_channel(u, u.part + 1);
-      kernels::Forward<T> moved = t.at(sample_begin(u) + begin * g_.positions);
+      kernels::Forward<T> moved = t.at(base_of(u) + begin * g_.positions);
       moved.ahead = t.stream ? (end - begin) * g_.positions : 0;
       kernel_.normalize_planes(moved, planes(u, end - begin), k.at(begin));
     }
@@ -396,7 +417,7 @@ class Groups {
     }
     for (std::size_t c = begin; c < end; c += kMaxPlaneChannels) {
       const std::size_t count = std::min(kMaxPlaneChannels, end - c);
-      kernel_.plane_dots(t.at(sample_begin(u) + c * g_.positions), planes(u, count), k.at(c), found.first + c,
+      kernel_.plane_dots(t.at(base_of(u) + c * g_.positions), planes(u, count), k.at(c), found.first + c,
                          found.second + c);
     }
   }
@@ -434,7 +455,7 @@ class Groups {
   void sum_up(const kernels::Backward<T>& t, const Scratch<T>& s, const Unit& u) const {
     const auto sum_carefully = [&](std::size_t c) {
       s.sum[c] = s.dot[c] = 0;
-      kernels::careful_dots(run_of_channel(u, c), t, channel(s, c / g_.group_channels, c), s.sum + c, s.dot + c);
+      kernels::careful_dots(run_of_channel(u, c), t, channel(s, u, c), s.sum + c, s.dot + c);
     };
     if (needs_care(s, u)) {
       for (std::size_t c = first_channel(u); c < end_channel(u); ++c) sum_carefully(c);
@@ -455,15 +476,16 @@ class Groups {
 
   void finish_gradients(const kernels::Backward<T>& t, const Scratch<T>& s, const Unit& u) const {
     sum_up(t, s, u);
+    const Scratch<T>& sums = s_[u.task];
     const double inverse_count = 1 / static_cast<double>(g_.group_channels * u.positions);
     for (std::size_t k = u.begin; k < u.end; ++k) {
       const double inverse = s.inverse[k];
       double sum = 0, dot = 0;
       for (std::size_t c = k * g_.group_channels; c < (k + 1) * g_.group_channels; ++c) {
-        sum += gamma(c) * s.sum[c];
-        dot += gamma(c) * s.dot[c];
-        s.dbeta[c] += s.sum[c];
-        s.dgamma[c] += s.dot[c] * inverse;
+        sum += gamma(u, c) * s.sum[c];
+        dot += gamma(u, c) * s.dot[c];
+        sums.dbeta[channel_index(u, c)] += s.sum[c];
+        sums.dgamma[channel_index(u, c)] += s.dot[c] * inverse;
       }
       const double offset64 = sum * inverse_count * inverse,
                    slope64 = dot * inverse_count * inverse * inverse * inverse;
@@ -489,7 +511,7 @@ class Groups {
       if (u.part > 0) return;
       for (std::size_t c = first_channel(u); c < end_channel(u); ++c) {
         const std::size_t k = c / g_.group_channels;
-        kernels::Channel wide = channel(of_unit, k, c);
+        kernels::Channel wide = channel(of_unit, u, c);
         wide.offset = offset_of(of_unit, k);
         wide.slope = slope_of(of_unit, k);
         kernels::careful_differentiate(run_of_channel(u, c), t, wide);
@@ -502,7 +524,7 @@ class Groups {
       });
     } else {
       const std::size_t begin = part_channel(u, u.part), end = part_channel(u, u.part + 1);
-      kernels::Backward<T> moved = t.at(sample_begin(u) + begin * g_.positions);
+      kernels::Backward<T> moved = t.at(base_of(u) + begin * g_.positions);
       moved.ahead = (end - begin) * g_.positions;
       kernel_.gradient_planes(moved, planes(u, end - begin), coefficients.at(begin));
     }

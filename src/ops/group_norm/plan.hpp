@@ -50,6 +50,7 @@ struct Plan {
       together = g.groups;
     }
     units_of_sample = (g.groups + together - 1) / together;
+    at_once = std::clamp<std::size_t>(kGroupsAtOnce / together, 1, units_of_sample);
     units = g.samples * units_of_sample;
     const std::size_t wanted = std::min(g.sample_elements() / units_of_sample / kPartElements, kMaxParts);
     const std::size_t most = g.columns ? columns.rows / kRowsOfPart : together > 1 ? 1 : g.group_channels;
@@ -60,6 +61,7 @@ struct Plan {
 
   static constexpr std::size_t kTasks = 32;
   static constexpr std::size_t kUnitElements = 2 << 10;  ///< in and out, with the next, they fit the first cache
+  static constexpr std::size_t kGroupsAtOnce = 16;       ///< whose numbers are one or two lines of the cache each
   static constexpr std::size_t kPartElements = 64 << 10;
   static constexpr std::size_t kMaxParts = 8;
   static constexpr std::size_t kRowsOfPart = 8;        ///< columns: parts are of so many rows, or of a multiple
@@ -68,15 +70,19 @@ struct Plan {
   const Geometry& g;
   kernels::ColumnPlan columns;  ///< of one sample, the longest
   std::size_t together, units_of_sample, units, parts, tasks;
-  bool split;  ///< parts are a task each
+  std::size_t at_once;  ///< units of a sample that share a scratch at a time
+  bool split;           ///< parts are a task each
 };
 
-/// What one task keeps in the workspace.
+/// What one task keeps in the workspace. Sums of gradients are its own; the rest serves all tasks of a worker, one
+/// after another, and in it lie the units of a sample that are taken at once: in few lines, for the tensors go by
+/// beside them and push out of the caches what is not in use.
 template <class T>
 struct Scratch {
   /// out: what is written with the coefficients, if anything.
   Scratch(const Plan& p, Workspace& workspace, const T* out = nullptr) {
-    const std::size_t width = p.g.columns ? p.columns.width : p.g.channels;
+    const std::size_t groups = std::min(p.at_once * p.together, p.g.groups);
+    const std::size_t width = p.g.columns ? p.columns.width : groups * p.g.group_channels;
     // NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDelete): as large as the same walk counted, never empty
     first = workspace.take<double>(width);
     second = workspace.take<double>(width);
@@ -84,19 +90,17 @@ struct Scratch {
     dot = workspace.take<double>(width);
     dgamma = workspace.take<double>(p.g.channels);
     dbeta = workspace.take<double>(p.g.channels);
-    mean = workspace.take<double>(p.g.groups);
-    variance = workspace.take<double>(p.g.groups);
-    inverse = workspace.take<double>(p.g.groups);
-    care = workspace.take<unsigned char>(p.g.groups);
+    mean = workspace.take<double>(groups);
+    inverse = workspace.take<double>(groups);
+    care = workspace.take<unsigned char>(groups);
     coefficients = kernels::CoefficientArrays<T>(workspace, width, out);
   }
 
-  double *sum, *dot;        ///< [columns or channels], of a unit: means and M2, then Σg and Σ g·(x − mean)
-  double *first, *second;   ///< the same of a part but the first
-  double *dgamma, *dbeta;   ///< [channels]: sums over the units of this task
-  double *mean, *variance;  ///< [groups], of one sample
-  double* inverse;          ///< 1/√(variance + ε)
-  unsigned char* care;      ///< [groups]: what floats are too narrow for
+  double *sum, *dot;       ///< [columns or channels], of a unit: means and M2, then Σg and Σ g·(x − mean)
+  double *first, *second;  ///< the same of a part but the first
+  double *dgamma, *dbeta;  ///< [all channels]: sums over the units of this task
+  double *mean, *inverse;  ///< [groups], and 1/√(variance + ε)
+  unsigned char* care;     ///< [groups]: what floats are too narrow for
   kernels::CoefficientArrays<T> coefficients;
 };
 

@@ -18,7 +18,9 @@ HWY_BEFORE_NAMESPACE();
 namespace equinorm {
 namespace HWY_NAMESPACE {
 
-inline constexpr std::size_t kElementwiseStrip = HWY_TARGET <= HWY_AVX3 ? 4 : 1;
+/// Vectors side by side in a strip whose coefficients stay in registers; with AVX2 some of them in the first cache,
+/// which costs less than to go down single vectors (measured: 4 to 37 % less; with SSE4 up to a quarter more).
+inline constexpr std::size_t kElementwiseStrip = HWY_TARGET <= HWY_AVX2 ? 4 : 1;
 template <class T>
 inline constexpr std::size_t kElementwiseColumns = hn::MaxLanes(Tag<T>()) * kElementwiseStrip;
 /// Elements of a tile, of one input or of two: they stay in the first cache, the output too, while strips go over them.

@@ -62,12 +62,22 @@ struct CoefficientArrays {
       next += spacing;
     }
   }
+  /// Array behind array, from `next` on.
+  CoefficientArrays(P* next, std::size_t count)
+      : mean(next),
+        scale(next + count),
+        shift(next + 2 * count),
+        unit(next + 3 * count),
+        offset(next + 4 * count),
+        slope(next + 5 * count) {}
   operator Coefficients<T>() const { return {mean, scale, shift, unit, offset, slope}; }
 
-  void write_forward(std::size_t at, const Channel& k, double inverse_deviation) const {
+  void write_forward(std::size_t at, const Channel& k) const {
     mean[at] = static_cast<P>(k.mean);
     scale[at] = static_cast<P>(k.scale);
     shift[at] = static_cast<P>(k.shift - mean_rest<P>(k.mean) * k.scale);
+  }
+  void write_unit(std::size_t at, const Channel& k, double inverse_deviation) const {
     unit[at] = static_cast<P>(unit_of(inverse_deviation, k.mean));
   }
   void write_backward(std::size_t at, const Channel& k) const {

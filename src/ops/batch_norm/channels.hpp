@@ -27,7 +27,8 @@ class ForwardChannels {
   /// To be called once the statistics of channel c stand, before anything else about it: writes its coefficients at c.
   void prepare(std::size_t c) const {
     s_.inverse_deviation[c] = 1.0 / std::sqrt(variance_[c] + epsilon_);
-    s_.coefficients.write_forward(c, channel(c), s_.inverse_deviation[c]);
+    s_.coefficients.write_forward(c, channel(c));
+    s_.coefficients.write_unit(c, channel(c), s_.inverse_deviation[c]);
   }
   /// All of them; says whether a channel needs care.
   bool prepare_all() const {

@@ -2,14 +2,17 @@
 #include "equinorm/group_norm.hpp"
 
 #include <algorithm>
+#include <new>
 #include <string>
+#include <type_traits>
 
 #include "core/check.hpp"
 #include "core/padding.hpp"
 #include "core/workspace.hpp"
 #include "equinorm/instance_norm.hpp"
-#include "ops/group_norm/groups.hpp"
+#include "ops/group_norm/columns.hpp"
 #include "ops/group_norm/plan.hpp"
+#include "ops/group_norm/planes.hpp"
 #include "ops/jvp/jvp.hpp"
 
 namespace equinorm {
@@ -54,28 +57,38 @@ Checks& check_statistics(Checks& checks, const Entry& entry, const Statistics& s
   return checks.require(statistics.variance != nullptr || empty, "statistics.variance is null", entry.statistics);
 }
 
+/// Calls body(plan, norm) with the class for such a tensor, to be named by std::type_identity.
+template <class T, class Body>
+auto with_plan(const GroupNormOptions& options, const Shape& shape, Layout layout, const Body& body) {
+  const Geometry g(options, shape, layout);
+  const Plan plan(g, kernels::ColumnPlan::of<T>(g.longest(), g.channels));
+  return g.columns ? body(plan, std::type_identity<Columns<T>>()) : body(plan, std::type_identity<Planes<T>>());
+}
+
 template <class T>
 std::size_t workspace_bytes(const GroupNormOptions& options, const Shape& shape, Layout layout) {
   if (!plannable(options, shape, layout)) return 0;
-  const Geometry g(options, shape, layout);
-  const Plan plan(g, kernels::ColumnPlan::of<T>(g.longest(), g.channels));
-  Workspace count;
-  count.take<Scratch<T>>(plan.tasks);
-  for (std::size_t task = 0; task < plan.tasks; ++task) Scratch<T>(plan, count);
-  return count.used();
+  return with_plan<T>(options, shape, layout, []<class Norm>(const Plan& plan, std::type_identity<Norm>) {
+    using Scratch = typename Norm::Scratch;
+    Workspace count;
+    count.take<Scratch>(plan.tasks);
+    for (std::size_t task = 0; task < plan.tasks; ++task) Scratch(plan, count);
+    return count.used();
+  });
 }
 
 /// Plans x, lays out the workspace, beside what is written to `out`, and calls body(groups).
 template <class T, class Body>
 void with_groups(const GroupNormOptions& options, const TensorView<const T>& x, const Affine<T>& affine, const T* out,
                  const Execution& execution, const Body& body) {
-  const Geometry g(options, x.shape, x.layout);
-  const Plan plan(g, kernels::ColumnPlan::of<T>(g.longest(), g.channels));
   const Memory memory(execution, workspace_bytes<T>(options, x.shape, x.layout));
-  Workspace workspace(memory.base());
-  auto* const scratch = workspace.take<Scratch<T>>(plan.tasks);
-  for (std::size_t task = 0; task < plan.tasks; ++task) new (scratch + task) Scratch<T>(plan, workspace, out);
-  body(Groups<T>(plan, scratch, options.epsilon, affine, workers_for(x.shape.elements(), execution)));
+  with_plan<T>(options, x.shape, x.layout, [&]<class Norm>(const Plan& plan, std::type_identity<Norm>) {
+    using Scratch = typename Norm::Scratch;
+    Workspace workspace(memory.base());
+    auto* const scratch = workspace.take<Scratch>(plan.tasks);
+    for (std::size_t task = 0; task < plan.tasks; ++task) new (scratch + task) Scratch(plan, workspace, out);
+    body(Norm(plan, scratch, options.epsilon, affine, workers_for(x.shape.elements(), execution)));
+  });
 }
 
 template <class T>

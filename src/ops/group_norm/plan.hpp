@@ -1,14 +1,12 @@
-// How a tensor is cut for group norm, from its shape alone, and where the pieces of the workspace lie.
+// How a tensor is cut for group norm, from its shape alone.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 
-#include "core/workspace.hpp"
 #include "equinorm/group_norm.hpp"
-#include "kernels/channel.hpp"
 #include "kernels/column_plan.hpp"
-#include "reduce/moments.hpp"
+#include "reduce/blocks.hpp"
 
 namespace equinorm::group_norm {
 
@@ -37,31 +35,30 @@ struct Geometry {
   bool columns;  ///< a sample is a matrix [positions, channels]
 };
 
-/// A unit is what shares nothing with others: all groups of a sample (columns), or some of them, side by side (planes).
+/// A unit is what shares nothing with others: a sample (columns), or some groups of one, side by side (planes).
 /// Statistics of a large one are taken in parts: of the rows, or of the channels of a group. The cut comes from the
 /// shape of a sample alone, so that its bits do not depend on how many there are. Parts of few units are a task each;
-/// else whole units are dealt to tasks. With lengths a unit is a whole sample in one part: no bit may depend on its
-/// padding.
+/// else whole units are dealt to tasks. With lengths a unit is taken in one part: no bit may depend on its padding.
 struct Plan {
   Plan(const Geometry& geometry, const kernels::ColumnPlan& of_longest) : g(geometry), columns(of_longest) {
-    if (!g.columns && g.lengths == nullptr) {
-      together = std::clamp<std::size_t>(kUnitElements / g.group_elements(), 1, std::min(g.groups, kMaxPlaneChannels));
-    } else {
+    if (g.columns) {
       together = g.groups;
+    } else {
+      const std::size_t most = std::min({kRunChannels / g.group_channels, kMaxPlaneChannels, g.groups});
+      together = std::clamp<std::size_t>(kUnitElements / g.group_elements(), 1, std::max<std::size_t>(most, 1));
     }
     units_of_sample = (g.groups + together - 1) / together;
-    at_once = std::clamp<std::size_t>(kGroupsAtOnce / together, 1, units_of_sample);
     units = g.samples * units_of_sample;
     const std::size_t wanted = std::min(g.sample_elements() / units_of_sample / kPartElements, kMaxParts);
     const std::size_t most = g.columns ? columns.rows / kRowsOfPart : together > 1 ? 1 : g.group_channels;
     parts = g.lengths != nullptr ? 1 : std::clamp<std::size_t>(wanted, 1, std::max<std::size_t>(most, 1));
     split = parts > 1 && units * parts <= kMaxParts * kMaxParts;
-    tasks = split ? units * parts : std::min(units, kTasks);
+    tasks = !split ? std::min(units, kTasks) : g.columns ? units * parts : parts;
   }
 
   static constexpr std::size_t kTasks = 32;
   static constexpr std::size_t kUnitElements = 2 << 10;  ///< in and out, with the next, they fit the first cache
-  static constexpr std::size_t kGroupsAtOnce = 16;       ///< whose numbers are one or two lines of the cache each
+  static constexpr std::size_t kRunChannels = 128;       ///< planes: whose coefficients are written at once
   static constexpr std::size_t kPartElements = 64 << 10;
   static constexpr std::size_t kMaxParts = 8;
   static constexpr std::size_t kRowsOfPart = 8;        ///< columns: parts are of so many rows, or of a multiple
@@ -69,39 +66,9 @@ struct Plan {
 
   const Geometry& g;
   kernels::ColumnPlan columns;  ///< of one sample, the longest
-  std::size_t together, units_of_sample, units, parts, tasks;
-  std::size_t at_once;  ///< units of a sample that share a scratch at a time
-  bool split;           ///< parts are a task each
-};
-
-/// What one task keeps in the workspace. Sums of gradients are its own; the rest serves all tasks of a worker, one
-/// after another, and in it lie the units of a sample that are taken at once: in few lines, for the tensors go by
-/// beside them and push out of the caches what is not in use.
-template <class T>
-struct Scratch {
-  /// out: what is written with the coefficients, if anything.
-  Scratch(const Plan& p, Workspace& workspace, const T* out = nullptr) {
-    const std::size_t groups = std::min(p.at_once * p.together, p.g.groups);
-    const std::size_t width = p.g.columns ? p.columns.width : groups * p.g.group_channels;
-    // NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDelete): as large as the same walk counted, never empty
-    first = workspace.take<double>(width);
-    second = workspace.take<double>(width);
-    sum = workspace.take<double>(width);
-    dot = workspace.take<double>(width);
-    dgamma = workspace.take<double>(p.g.channels);
-    dbeta = workspace.take<double>(p.g.channels);
-    mean = workspace.take<double>(groups);
-    inverse = workspace.take<double>(groups);
-    care = workspace.take<unsigned char>(groups);
-    coefficients = kernels::CoefficientArrays<T>(workspace, width, out);
-  }
-
-  double *sum, *dot;       ///< [columns or channels], of a unit: means and M2, then Σg and Σ g·(x − mean)
-  double *first, *second;  ///< the same of a part but the first
-  double *dgamma, *dbeta;  ///< [all channels]: sums over the units of this task
-  double *mean, *inverse;  ///< [groups], and 1/√(variance + ε)
-  unsigned char* care;     ///< [groups]: what floats are too narrow for
-  kernels::CoefficientArrays<T> coefficients;
+  std::size_t together;         ///< groups of a unit; several have no more than kRunChannels channels
+  std::size_t units_of_sample, units, parts, tasks;
+  bool split;  ///< parts are a task each: of every unit (columns), or unit by unit
 };
 
 }  // namespace equinorm::group_norm

@@ -55,8 +55,9 @@ class Columns : Groups<T, ColumnScratch<T>> {
         [&](const Scratch& of_sample, const Scratch& of_part, const Part& p) { take_moments(of_sample, of_part, p); },
         [&](const Scratch& s, const Part& p) {
           const double inverse_count = 1 / static_cast<double>(g_.group_channels * p.positions);
+          const kernels::ColumnPlan columns = this->columns(p);
           for (std::size_t k = 0; k < g_.groups; ++k) {
-            const Moments moments = group_moments(s, p, k);
+            const Moments moments = group_moments(s, p, columns, k);
             const double variance = moments.m2 * inverse_count;
             set_statistics(s, k, moments.mean, variance);
             this->tell(out, first_group(p) + k, moments.mean, variance);
@@ -84,6 +85,7 @@ class Columns : Groups<T, ColumnScratch<T>> {
             set_statistics(s, k, statistics.mean[at], statistics.variance[at]);
           }
           write_forward(s, p);
+          write_units(s, p);
         },
         [&](const Scratch& s, const Part& p) { dots(t, s, p); },
         [&](const Scratch& of_sample, const Scratch& of_part, const Part& p) { take_dots(of_sample, of_part, p); },
@@ -235,16 +237,24 @@ class Columns : Groups<T, ColumnScratch<T>> {
     const kernels::CoefficientArrays<T>& coefficients = s.coefficients;
     for (std::size_t k = 0; k < g_.groups; ++k) {
       const double inverse = s.inverse[k], rest = kernels::mean_rest<P>(s.mean[k]);
-      const auto mean = static_cast<P>(s.mean[k]), unit = static_cast<P>(kernels::unit_of(inverse, s.mean[k]));
+      const auto mean = static_cast<P>(s.mean[k]);
       for (std::size_t c = k * g_.group_channels; c < (k + 1) * g_.group_channels; ++c) {
         const double scale = this->gamma(c) * inverse;
         coefficients.mean[c] = mean;
         coefficients.scale[c] = static_cast<P>(scale);
         coefficients.shift[c] = static_cast<P>(this->beta(c) - rest * scale);
-        coefficients.unit[c] = unit;
       }
     }
-    for (P* array : {coefficients.mean, coefficients.scale, coefficients.shift, coefficients.unit}) repeat(p, array);
+    for (P* array : {coefficients.mean, coefficients.scale, coefficients.shift}) repeat(p, array);
+  }
+
+  void write_units(const Scratch& s, const Part& p) const {
+    P* const unit = s.coefficients.unit;
+    for (std::size_t k = 0; k < g_.groups; ++k) {
+      std::fill_n(unit + k * g_.group_channels, g_.group_channels,
+                  static_cast<P>(kernels::unit_of(s.inverse[k], s.mean[k])));
+    }
+    repeat(p, unit);
   }
 
   // --- Forward. ---
@@ -288,29 +298,32 @@ class Columns : Groups<T, ColumnScratch<T>> {
     take(tail, c.width, before, rows);
   }
 
-  /// The moments of group k, all parts taken.
-  Moments group_moments(const Scratch& s, const Part& p, std::size_t k) const {
+  /// The moments of group k, all parts taken. Columns before the tail's end are a row longer than the others.
+  Moments group_moments(const Scratch& s, const Part& p, const kernels::ColumnPlan& columns, std::size_t k) const {
     if (in_one_piece()) return {static_cast<double>(g_.group_channels), s.sum[k], s.dot[k]};
-    const kernels::ColumnPlan columns = this->columns(p);
     const auto rows = static_cast<double>(columns.rows);
-    const auto for_each_column = [&](const auto& body) {
-      const auto run = [&](std::size_t begin, std::size_t end, double count) {
-        for (std::size_t at = begin; at < end && count > 0; ++at) body(count, s.sum[at], s.dot[at]);
-      };
-      for (std::size_t fold = 0; fold < columns.width; fold += g_.channels) {
-        const std::size_t begin = fold + k * g_.group_channels, end = begin + g_.group_channels;
-        const std::size_t longer = std::clamp(columns.tail, begin, end);  // columns before this one are a row longer
-        run(begin, longer, rows + 1);
-        run(longer, end, rows);
+    const auto for_each_fold = [&](const auto& body) {
+      for (std::size_t begin = k * g_.group_channels; begin < columns.width; begin += g_.channels) {
+        body(begin, begin + g_.group_channels, std::clamp(columns.tail, begin, begin + g_.group_channels));
       }
     };
-    Moments m{static_cast<double>(g_.group_channels * p.positions), 0, 0};
-    for_each_column([&](double count, double mean, double) { m.mean += count * mean; });
-    m.mean /= m.count;
-    for_each_column([&](double count, double mean, double m2) {
-      const double difference = mean - m.mean;
-      m.m2 += m2 + count * (difference * difference);
+    double of_all = 0, of_longer = 0;
+    for_each_fold([&](std::size_t begin, std::size_t end, std::size_t longer) {
+      for (std::size_t at = begin; at < end; ++at) of_all += s.sum[at];
+      for (std::size_t at = begin; at < longer; ++at) of_longer += s.sum[at];
     });
+    Moments m{static_cast<double>(g_.group_channels * p.positions), 0, 0};
+    m.mean = (rows * of_all + of_longer) / m.count;
+    of_all = of_longer = 0;
+    for_each_fold([&](std::size_t begin, std::size_t end, std::size_t longer) {
+      const auto square = [&](std::size_t at) { return (s.sum[at] - m.mean) * (s.sum[at] - m.mean); };
+      for (std::size_t at = begin; at < end; ++at) {
+        m.m2 += s.dot[at];
+        of_all += square(at);
+      }
+      for (std::size_t at = begin; at < longer; ++at) of_longer += square(at);
+    });
+    m.m2 += rows * of_all + of_longer;
     return m;
   }
 

@@ -2,14 +2,18 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <iostream>
 #include <limits>
+#include <new>
 #include <numeric>
+#include <stdexcept>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -17,6 +21,7 @@
 
 #include "core/elements.hpp"
 #include "core/fingerprint.hpp"
+#include "core/pages.hpp"
 #include "core/value_cases.hpp"
 #include "equinorm/execution.hpp"
 #include "equinorm/norm.hpp"
@@ -201,6 +206,30 @@ class Room {
   static constexpr std::size_t kLine = 64 / sizeof(T);
   std::size_t count_, begin_;
   std::vector<T> storage_;
+};
+
+/// Memory for a workspace of `bytes`, a multiple of 64, behind which nothing may be read or written: there a page
+/// begins that faults.
+class GuardedMemory {
+ public:
+  explicit GuardedMemory(std::size_t bytes) : size_((bytes + kPageBytes - 1) / kPageBytes * kPageBytes + kPageBytes) {
+    base_ = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base_ == MAP_FAILED) throw std::bad_alloc();
+    std::byte* const end = static_cast<std::byte*>(base_) + size_ - kPageBytes;
+    if (mprotect(end, kPageBytes, PROT_NONE) != 0) throw std::runtime_error("mprotect failed");
+    begin_ = end - bytes;
+    std::memset(begin_, 0xAB, bytes);
+  }
+  ~GuardedMemory() { munmap(base_, size_); }
+  GuardedMemory(const GuardedMemory&) = delete;
+  GuardedMemory& operator=(const GuardedMemory&) = delete;
+
+  std::byte* data() const { return begin_; }
+
+ private:
+  std::size_t size_;
+  void* base_;
+  std::byte* begin_;
 };
 
 /// Samples of unequal length, padded to [N, positions, channels] or [N, channels, positions].

@@ -50,11 +50,12 @@ struct CoefficientArrays {
   CoefficientArrays() = default;
 
   /// Long arrays, of a power of two, would all fall into the same few sets of a cache: they are staggered. But not
-  /// where rows of `out` meet at the same places of their pages: there all lie beside it, see beside().
+  /// where rows of `out` meet at the same places of their pages: there all lie beside it, see beside(). Of columns
+  /// whole vectors are loaded, the last too: behind it is room for one.
   CoefficientArrays(Workspace& workspace, std::size_t count, const T* out) {
     const bool meet = std::is_same_v<T, P> && count * sizeof(P) % (kPageBytes / 2) == 0;
     const std::size_t spacing = meet || count < kStagger ? count : count + kStagger;
-    P* next = workspace.take<P>(6 * spacing + (meet ? kPageBytes / sizeof(P) : 0));
+    P* next = workspace.take<P>(6 * spacing + (meet ? kPageBytes : kLineBytes) / sizeof(P));
     if (next == nullptr) return;  // only counted
     if (meet) next = beside(out, next);
     for (P** array : {&mean, &scale, &shift, &unit, &offset, &slope}) {

@@ -309,7 +309,7 @@ TEST(GroupNormArguments, AreNamedAndNothingIsWritten) {
 }
 
 TYPED_TEST(GroupNorm, OutputsAroundTheCachesHaveTheSameBits) {
-  constexpr std::size_t samples = (std::size_t{8} << 20) / sizeof(TypeParam) / (32 * 16 * 16) + 1;
+  constexpr std::size_t samples = (std::size_t{8} << 20) / sizeof(TypeParam) / (std::size_t{32} * 16 * 16) + 1;
   const std::vector<cases::GroupCase> shapes = {
       {{samples, 16, 16, 32}, Layout::channels_last, 8, "samples one behind the other"},
       {{samples, 32, 16, 16}, Layout::channels_first, 32, "many groups to a unit"},

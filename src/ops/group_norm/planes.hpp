@@ -18,7 +18,7 @@ namespace equinorm::group_norm {
 template <class T>
 struct PlaneScratch : GradientSums {
   PlaneScratch(const Plan& p, Workspace& workspace, const T* /*out*/ = nullptr) : GradientSums(p.g, workspace) {
-    double* next = workspace.take<double>(6 * p.together);
+    auto* next = workspace.take<double>(6 * p.together);
     for (double** array : {&first, &second, &mean, &inverse, &offset, &slope}) {
       *array = next;
       if (next != nullptr) next += p.together;
@@ -29,9 +29,9 @@ struct PlaneScratch : GradientSums {
   }
 
   // [groups of a unit]:
-  double *first, *second;  ///< means and M2, or Σγg and Σ γg·(x − mean)
-  double *mean, *inverse;  ///< and 1/√(variance + ε)
-  double *offset, *slope;  ///< of dx
+  double *first = nullptr, *second = nullptr;  ///< means and M2, or Σγg and Σ γg·(x − mean)
+  double *mean = nullptr, *inverse = nullptr;  ///< and 1/√(variance + ε)
+  double *offset = nullptr, *slope = nullptr;  ///< of dx
 
   // Of the channels of a run, array behind array:
   double* sums;                ///< Σg and Σ g·(x − mean)
@@ -174,6 +174,7 @@ class Planes : Groups<T, PlaneScratch<T>> {
 
   /// Says whether the group needs care.
   bool set_statistics(const Scratch& s, std::size_t k, double mean, double variance) const {
+    // NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDelete): as large as the same walk counted, never empty
     s.mean[k] = mean;
     s.inverse[k] = this->inverse_deviation(variance);
     return kernels::needs_care<T>(mean, variance);

@@ -42,8 +42,7 @@ class Columns : Groups<T, ColumnScratch<T>> {
  public:
   using Scratch = ColumnScratch<T>;
 
-  Columns(const Plan& plan, const Scratch* scratch, double epsilon, const Affine<T>& affine, Workers workers)
-      : Base(plan, scratch, epsilon, affine, workers) {}
+  using Base::Base;
 
   void forward(kernels::Forward<T> t, const Statistics& out) const {
     t.stream = this->streams(p_.columns.width, {t.y});

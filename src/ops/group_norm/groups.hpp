@@ -29,12 +29,13 @@ struct GradientSums {
 
 template <class T, class Scratch>
 class Groups {
- protected:
-  using P = Parameter<T>;
-
+ public:
   /// scratch: one a task.
   Groups(const Plan& plan, const Scratch* scratch, double epsilon, const Affine<T>& affine, Workers workers)
       : p_(plan), g_(plan.g), s_(scratch), epsilon_(epsilon), affine_(affine), workers_(workers) {}
+
+ protected:
+  using P = Parameter<T>;
 
   bool streams(std::size_t stride, std::initializer_list<const T*> outs,
                std::size_t least = kernels::kStreamBytes) const {

@@ -46,8 +46,7 @@ class Planes : Groups<T, PlaneScratch<T>> {
  public:
   using Scratch = PlaneScratch<T>;
 
-  Planes(const Plan& plan, const Scratch* scratch, double epsilon, const Affine<T>& affine, Workers workers)
-      : Base(plan, scratch, epsilon, affine, workers) {}
+  using Base::Base;
 
   void forward(kernels::Forward<T> t, const Statistics& out) const {
     t.stream = this->streams(g_.positions, {t.y});

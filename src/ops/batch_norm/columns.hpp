@@ -23,18 +23,19 @@ class Columns {
         workers_(workers) {}
 
   void statistics(const T* x, const Statistics& out) const {
-    parallel_for(sums_.chunks, workers_, [&](std::size_t chunk) {
-      const Block block{sums_.rows_of_chunk(chunk), sums_.width, sums_.width, much_, cached_};
-      run_.column_moments(x + chunk * sums_.chunk_rows * sums_.width, block, 0, first(sums_, chunk),
-                          second(sums_, chunk));
-    });
     double *const mean = first(sums_, 0), *const m2 = second(sums_, 0);  // of all chunks so far
-    std::size_t rows = sums_.rows_of_chunk(0);
-    for (std::size_t chunk = 1; chunk < sums_.chunks; ++chunk) {
-      merge_moments(sums_.width, rows, mean, m2, sums_.rows_of_chunk(chunk), first(sums_, chunk), second(sums_, chunk));
-      rows += sums_.rows_of_chunk(chunk);
+    const std::size_t joined = take_chunks(sums_, [&](std::size_t chunk, bool joins) {
+      const Block block{sums_.rows_of_chunk(chunk), sums_.width, sums_.width, much_, cached_};
+      const std::size_t before = joins ? chunk * sums_.chunk_rows : 0, slot = joins ? 0 : chunk;
+      run_.column_moments(x + chunk * sums_.chunk_rows * sums_.width, block, before, first(sums_, slot),
+                          second(sums_, slot));
+    });
+    for (std::size_t chunk = joined; chunk < sums_.chunks; ++chunk) {
+      merge_moments(sums_.width, chunk * sums_.chunk_rows, mean, m2, sums_.rows_of_chunk(chunk), first(sums_, chunk),
+                    second(sums_, chunk));
     }
-    if (sums_.tail > 0) run_.column_moments(x + sums_.rows * sums_.width, tail_of(sums_), rows, mean, m2);
+    const std::size_t rows = sums_.rows;
+    if (sums_.tail > 0) run_.column_moments(x + rows * sums_.width, tail_of(sums_), rows, mean, m2);
     for (std::size_t c = 0; c < g_.channels; ++c) {
       Moments moments;
       for (std::size_t at = c; at < sums_.width; at += g_.channels) {
@@ -67,20 +68,23 @@ class Columns {
     const bool much = kernels::is_much<T>(inputs * g_.elements);
     // Where g is long arithmetic is the larger part: full vectors are worth more than the order of memory.
     const kernels::ColumnPlan& sums = t.is_short() ? sums_ : elements_;
-    parallel_for(sums.chunks, workers_, [&](std::size_t chunk) {
-      std::fill_n(first(sums, chunk), sums.width, 0.0);
-      std::fill_n(second(sums, chunk), sums.width, 0.0);
-      const Block block{sums.rows_of_chunk(chunk), sums.width, sums.width, much};
-      run_.column_dots(part(t, chunk * sums.chunk_rows * sums.width, block), block, k, first(sums, chunk),
-                       second(sums, chunk));
-    });
     double *const all_sums = first(sums, 0), *const all_dots = second(sums, 0);
-    for (std::size_t chunk = 1; chunk < sums.chunks; ++chunk) {
+    const auto add = [&](std::size_t slot) {
       for (std::size_t at = 0; at < sums.width; ++at) {
-        all_sums[at] += first(sums, chunk)[at];
-        all_dots[at] += second(sums, chunk)[at];
+        all_sums[at] += first(sums, slot)[at];
+        all_dots[at] += second(sums, slot)[at];
       }
-    }
+    };
+    const std::size_t joined = take_chunks(sums, [&](std::size_t chunk, bool joins) {
+      const std::size_t slot = joins ? std::min<std::size_t>(chunk, 1) : chunk;
+      std::fill_n(first(sums, slot), sums.width, 0.0);
+      std::fill_n(second(sums, slot), sums.width, 0.0);
+      const Block block{sums.rows_of_chunk(chunk), sums.width, sums.width, much};
+      run_.column_dots(part(t, chunk * sums.chunk_rows * sums.width, block), block, k, first(sums, slot),
+                       second(sums, slot));
+      if (joins && chunk > 0) add(slot);
+    });
+    for (std::size_t chunk = joined; chunk < sums.chunks; ++chunk) add(chunk);
     if (sums.tail > 0) {
       run_.column_dots(part(t, sums.rows * sums.width, tail_of(sums)), tail_of(sums), k, all_sums, all_dots);
     }
@@ -108,6 +112,19 @@ class Columns {
   double* first(const kernels::ColumnPlan& p, std::size_t chunk) const { return s_.first + chunk * p.width; }
   double* second(const kernels::ColumnPlan& p, std::size_t chunk) const { return s_.second + chunk * p.width; }
   static Block tail_of(const kernels::ColumnPlan& p) { return {1, p.width, p.tail}; }
+
+  /// Calls take(chunk, joins) for every chunk of a plan. Those of the first worker join one another in their order, in
+  /// the first slots, which stay in its caches; returns how many. The others have a slot each.
+  template <class Take>
+  std::size_t take_chunks(const kernels::ColumnPlan& p, const Take& take) const {
+    std::size_t joined = 0;
+    parallel_ranges(p.chunks, workers_, [&](std::size_t begin, std::size_t end) {
+      const bool joins = begin == 0;
+      if (joins) joined = end;
+      for (std::size_t chunk = begin; chunk < end; ++chunk) take(chunk, joins);
+    });
+    return joined;
+  }
 
   /// The tensors from `begin` on, for a block there. What may end in a line is not written around the caches.
   template <class Tensors>

@@ -10,6 +10,7 @@ struct Block {
   std::size_t rows, stride, columns;
   bool much = false;    ///< more is to come behind it than the caches hold
   bool cached = false;  ///< the caches hold all of it; sums may be rounded otherwise then: only the shape may say so
+  bool tall = false;    ///< of several inputs: they come from no farther than the last cache
 };
 
 /// Rows of up to so many bytes of what is computed in are narrow: the registers of AVX-512 hold their sums.

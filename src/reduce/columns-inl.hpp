@@ -14,6 +14,7 @@
 #include <array>
 #include <cmath>
 #include <cstddef>
+#include <type_traits>
 
 #include "core/elements.hpp"
 #include "reduce/blocks.hpp"
@@ -90,32 +91,76 @@ HWY_INLINE void AddWidened(D, hn::Vec<D> v, double* HWY_RESTRICT sum, std::size_
   }
 }
 
+/// Fetches inputs in the order of memory, some rows ahead of where they are read. Of rows that do not follow one
+/// another what lies between two is left out.
+template <std::size_t kInputs, class T>
+class OrderedFetch {
+ public:
+  HWY_INLINE OrderedFetch(const std::array<const T*, kInputs>& inputs, const Block& block, std::size_t rows_ahead)
+      : next_(inputs), columns_(block.columns), gap_(block.stride - block.columns) {
+    for (const T*& next : next_) next += rows_ahead * block.stride;
+  }
+
+  /// The next kCount elements: of a strip of several vectors into the second cache.
+  template <std::size_t kCount, bool kFar>
+  HWY_INLINE void Fetch() {
+    constexpr std::size_t kLine = kLineBytes / sizeof(T);
+    Unroll<kInputs>([&](auto k) EQUINORM_INLINE {
+      Unroll<(kCount + kLine - 1) / kLine>([&](auto i) EQUINORM_INLINE {
+        if constexpr (kFar) {
+          FetchFar(next_[k] + i * kLine);
+        } else {
+          hwy::Prefetch(next_[k] + i * kLine);
+        }
+      });
+    });
+    Skip(kCount);
+    if (gap_ == 0) return;
+    column_ += kCount;
+    if (column_ >= columns_) Skip(gap_), column_ = 0;
+  }
+
+ private:
+  HWY_INLINE void Skip(std::size_t count) {
+    for (const T*& next : next_) next += count;
+  }
+
+  std::array<const T*, kInputs> next_;
+  std::size_t columns_, gap_, column_ = 0;
+};
+
+/// Rows whose sums are widened at once.
+inline constexpr std::size_t kSumRows = kSumsTogether * kTogether;
+/// How many rows a strip goes down: where memory is the limit few, so that it is read nearly in its order.
+inline constexpr std::size_t kFlatRows = kTogether, kTallRows = kSumRows, kDeepRows = kSumsTogether * kSumRows;
+/// So many bytes of all inputs may be tall: two such pieces, of which one is fetched, stay in the second cache.
+inline constexpr std::size_t kTallBytes = 128 << 10;
+
 /// Adds the pairs term(tag, Constant<vectors side by side>, row, column, count) of a matrix of up to kMostColumns to
 /// sum and product ([columns]), kTogether rows at a time along their columns, in strips (ForEachColumnStrip). Inputs
 /// are what term reads, and what comes next of them is fetched: of rows that follow one another the memory behind, in
 /// its order (in the order of strips it took up to a fifth longer), else the next strip, or at the end of the columns
 /// the next rows.
 ///
-/// Of kTogether rows the sums of a strip wait as floats, in memory, until there are kSumsTogether of them, and then are
-/// widened: widening all would take as long as the rest. kDeep: strips go down more rows, and sums wait in registers;
-/// then kSumsTogether of those, too, are added before they are widened. And nothing is fetched but the beginnings of
-/// pages: what is read in order memory foresees, and in the caches a fetch costs more than it brings. kShort: the
-/// term is. Then much memory is fetched into the second cache, and in order (of a long one it took longer, measured),
-/// and narrow rows are whole strips.
-template <bool kDeep, bool kShort, class T, std::size_t kInputs, class TermOf>
+/// Of kFlatRows the sums of a strip wait as floats, in memory, until there are kSumsTogether of them, and then are
+/// widened: widening all would take as long as the rest. Of kTallRows they wait in registers, and what is kept of each
+/// column is read and written more rarely. Of kDeepRows kSumsTogether of those, too, are added before they are widened.
+/// And nothing is fetched but the beginnings of pages: what is read in order memory foresees, and in the caches a fetch
+/// costs more than it brings. kShort: the term is. Then much memory is fetched into the second cache, and in order (of
+/// a long one it took longer, measured), and narrow rows are whole strips.
+template <std::size_t kRows, bool kShort, class T, std::size_t kInputs, class TermOf>
 HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, const Block& block,
                                   double* HWY_RESTRICT sum, double* HWY_RESTRICT product, const TermOf& term) {
-  constexpr std::size_t kSumRows = kSumsTogether * kTogether, kRows = kDeep ? kSumsTogether * kSumRows : kTogether;
+  constexpr bool kDeep = kRows == kDeepRows, kWait = kRows == kFlatRows;
   constexpr std::size_t kLine = kLineBytes / sizeof(T), kPage = kPageBytes / sizeof(T), kFar = kFarBytes / sizeof(T);
   const std::size_t rows = block.rows, stride = block.stride, columns = block.columns;
   const bool in_order = kShort && (block.much || columns == stride);
   const bool by_pages = block.much && columns == stride && kInputs * columns <= kMostByPages;
-  // At least the rows that are read side by side; what lies between two is left out.
   const std::size_t ahead = (in_order ? kMuchNearBytes : kNearBytes) / kInputs / sizeof(T);
-  std::size_t near = std::max(ahead / columns, kTogether) * stride, near_column = 0;
-  HWY_ALIGN Parameter<T> firsts[kDeep ? 1 : kMostColumns], seconds[kDeep ? 1 : kMostColumns];  // the sums that wait
+  OrderedFetch<kInputs, T> fetch(inputs, block, std::max(ahead / columns, kRows));  // at least those read side by side
+  HWY_ALIGN Parameter<T> waiting[kWait ? 2 * kMostColumns : 1];  // of each strip the sums, then those of products
   for (std::size_t r = 0; r < rows; r += kRows) {
-    const std::size_t end = std::min(r + kRows, rows), waiting = r % kSumRows / kTogether;
+    const std::size_t end = std::min(r + kRows, rows), summed = r % kSumRows;
     for (std::size_t at = r * stride + kFar; by_pages && at < end * stride + kFar; at += kPage) {
       for (const std::size_t line : {at, at + kLine}) {
         Unroll<kInputs>([&](auto k) EQUINORM_INLINE { FetchFar(inputs[k] + line); });
@@ -125,50 +170,63 @@ HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, c
       using D = decltype(d);
       constexpr std::size_t kLanes = hn::MaxLanes(d), kWidth = vectors * kLanes;
       const auto count_of = [&](auto v) EQUINORM_INLINE { return v + 1 < vectors ? kLanes : count; };
-      const std::size_t next = column + 2 * kWidth <= columns ? kWidth : kTogether * stride - column;
-      const auto add_rows = [&](std::size_t first, std::size_t last,
-                                [[maybe_unused]] const auto& fetch) EQUINORM_INLINE {
+      const std::size_t next = column + 2 * kWidth <= columns ? kWidth : kRows * stride - column;
+      // Up to kTogether rows.
+      const auto add_rows = [&](std::size_t first, std::size_t last, [[maybe_unused]] auto ordered) EQUINORM_INLINE {
         Pairs<D, vectors> pairs;
         for (std::size_t row = first; row < last; ++row) {
-          if constexpr (!kDeep) {
-            const std::size_t fetched = in_order ? near : row * stride + column + next;
-            for (std::size_t i = 0; i < kWidth; i += kLine) {
-              Unroll<kInputs>([&](auto k) EQUINORM_INLINE { fetch(inputs[k] + fetched + i); });
-            }
-            near += kWidth, near_column += kWidth;
-            if (near_column >= columns) near += stride - columns, near_column = 0;
+          if constexpr (!kDeep && ordered) {
+            fetch.template Fetch<kWidth, (vectors > 1)>();
+          } else if constexpr (!kDeep) {
+            Unroll<kInputs>([&](auto k) EQUINORM_INLINE {
+              const T* from = inputs[k] + row * stride + column + next;
+              for (std::size_t i = 0; i < kWidth; i += kLine) hwy::Prefetch(from + i);
+            });
           }
           Unroll<vectors>(
               [&](auto v) EQUINORM_INLINE { pairs.Add(v, term(d, vectors, row, column + v * kLanes, count_of(v))); });
         }
         return pairs;
       };
+      // Up to kSumRows.
+      const auto add_sums = [&](std::size_t first, std::size_t last, auto ordered) EQUINORM_INLINE {
+        Pairs<D, vectors> sums;
+        for (std::size_t row = first; row < last; row += kTogether) {
+          sums.Add(add_rows(row, std::min(row + kTogether, last), ordered));
+        }
+        return sums;
+      };
       Pairs<D, vectors> pairs;
       if constexpr (kDeep) {
-        for (std::size_t begin = r; begin < end; begin += kSumRows) {
-          const std::size_t sum_end = std::min(begin + kSumRows, end);
-          Pairs<D, vectors> sums;
-          for (std::size_t first = begin; first < sum_end; first += kTogether) {
-            sums.Add(add_rows(first, std::min(first + kTogether, sum_end), 0));  // 0: fetches nothing
-          }
-          pairs.Add(sums);
+        for (std::size_t row = r; row < end; row += kSumRows) {
+          pairs.Add(add_sums(row, std::min(row + kSumRows, end), std::false_type()));
         }
       } else {
-        if (vectors > 1 && in_order) {
-          pairs = add_rows(r, end, [](const T* p) EQUINORM_INLINE { FetchFar(p); });
+        const auto add = [&](auto ordered) EQUINORM_INLINE {
+          if constexpr (kWait) {
+            pairs = add_rows(r, end, ordered);
+          } else {
+            pairs = add_sums(r, end, ordered);
+          }
+        };
+        if (in_order) {
+          add(std::true_type());
         } else {
-          pairs = add_rows(r, end, [](const T* p) EQUINORM_INLINE { hwy::Prefetch(p); });
+          add(std::false_type());
         }
-        if (waiting > 0) {
+      }
+      if constexpr (kWait) {
+        Parameter<T>*const first = waiting + 2 * column, *const second = first + kWidth;
+        if (summed > 0) {
           Unroll<vectors>([&](auto v) EQUINORM_INLINE {
-            pairs.first[v] = hn::Add(pairs.first[v], hn::LoadU(d, firsts + column + v * kLanes));
-            pairs.second[v] = hn::Add(pairs.second[v], hn::LoadU(d, seconds + column + v * kLanes));
+            pairs.first[v] = hn::Add(pairs.first[v], hn::LoadU(d, first + v * kLanes));
+            pairs.second[v] = hn::Add(pairs.second[v], hn::LoadU(d, second + v * kLanes));
           });
         }
-        if (waiting + 1 < kSumsTogether && end < rows) {
+        if (summed + kTogether < kSumRows && end < rows) {
           Unroll<vectors>([&](auto v) EQUINORM_INLINE {
-            hn::StoreU(pairs.first[v], d, firsts + column + v * kLanes);
-            hn::StoreU(pairs.second[v], d, seconds + column + v * kLanes);
+            hn::StoreU(pairs.first[v], d, first + v * kLanes);
+            hn::StoreU(pairs.second[v], d, second + v * kLanes);
           });
           return;
         }
@@ -185,16 +243,22 @@ HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, c
 
 /// The same, deep where rows are narrow, or with kDeepInCaches where the caches hold the block: down many wide rows is
 /// far from the order of memory (measured: up to 40 % more time where that is the limit; of two inputs in the caches up
-/// to 16 %).
+/// to 16 %). Those may be tall.
 template <bool kShort, bool kDeepInCaches, class T, std::size_t kInputs, class TermOf>
 HWY_INLINE void AccumulatePairs(const std::array<const T*, kInputs>& inputs, const Block& block,
                                 double* HWY_RESTRICT sum, double* HWY_RESTRICT product, const TermOf& term) {
-  const bool narrow = block.columns == block.stride && block.columns <= kNarrowColumns<T>;
+  const bool follow = block.columns == block.stride, narrow = follow && block.columns <= kNarrowColumns<T>;
   if (narrow || (kDeepInCaches && block.cached)) {
-    AccumulatePairsOf<true, kShort>(inputs, block, sum, product, term);
-  } else {
-    AccumulatePairsOf<false, kShort>(inputs, block, sum, product, term);
+    AccumulatePairsOf<kDeepRows, kShort>(inputs, block, sum, product, term);
+    return;
   }
+  if constexpr (kShort && !kDeepInCaches && std::is_same_v<T, float>) {  // of other types it was not measured
+    if (block.tall && follow && kInputs * kTallRows * block.columns * sizeof(T) <= kTallBytes) {
+      AccumulatePairsOf<kTallRows, kShort>(inputs, block, sum, product, term);
+      return;
+    }
+  }
+  AccumulatePairsOf<kFlatRows, kShort>(inputs, block, sum, product, term);
 }
 
 /// One column without vectors and without float: for values so large that a difference of two overflows a float.
@@ -359,7 +423,9 @@ void AccumulateColumnMoments(const T* HWY_RESTRICT x, const Block& block, std::s
   const std::size_t sample = SampleStep(rows), samples = (rows + sample - 1) / sample;
   const auto weight = P{1} / static_cast<P>(samples);
   for (std::size_t first = 0; first < block.columns; first += kPanel) {
-    const std::size_t width = std::min(block.columns - first, kPanel);
+    Block piece = block;
+    piece.columns = std::min(block.columns - first, kPanel);
+    const std::size_t width = piece.columns;
     const T* panel = x + first;
     const auto sample_strip = [&](auto d, auto vectors, std::size_t column, std::size_t lanes) EQUINORM_INLINE {
       Unroll<vectors>([&](auto v) EQUINORM_INLINE {
@@ -372,7 +438,6 @@ void AccumulateColumnMoments(const T* HWY_RESTRICT x, const Block& block, std::s
       });
     };
     ForEachStripOrPart<kColumnStrip>(Tag<T>(), width, sample_strip);
-    const Block piece{rows, stride, width, block.much, block.cached};
     DifferenceSums(panel, piece, shifts, sums, squares);
     if (MoveShifts(rows, width, sums, squares, shifts)) [[unlikely]]
       DifferenceSumsAgain(panel, piece, shifts, sums, squares);
@@ -417,11 +482,12 @@ HWY_INLINE void AccumulateColumnDots(const std::array<const T*, kInputs>& inputs
   const std::size_t stride = block.stride;
   ScaleColumns<false>(unit, block.columns, dot);
   for (std::size_t begin = 0; begin < block.columns; begin += kMostColumns) {
-    const std::size_t width = std::min(block.columns - begin, kMostColumns);
+    Block piece = block;
+    piece.columns = std::min(block.columns - begin, kMostColumns);
     auto panel = inputs;
     for (auto& input : panel) input += begin;
     AccumulatePairs<kShort, false>(
-        panel, {block.rows, stride, width, block.much, block.cached}, sum + begin, dot + begin,
+        panel, piece, sum + begin, dot + begin,
         [&](auto d, auto vectors, std::size_t row, std::size_t panel_column, std::size_t count) EQUINORM_INLINE {
           const std::size_t column = begin + panel_column;
           const std::size_t index = row * stride + column;

@@ -65,7 +65,7 @@ class Columns {
     t.stream = kernels::streams<T>(g_.elements, {t.dx, t.dresidual}, elements_.width);
     t.claim = kernels::claims<T>(g_.elements, t.stream);
     const std::size_t inputs = t.y == nullptr && t.residual == nullptr ? 2 : 3;
-    const bool much = kernels::is_much<T>(inputs * g_.elements);
+    const bool much = kernels::is_much<T>(inputs * g_.elements), tall = !kernels::is_much<T>(inputs * g_.elements / 2);
     // Where g is long arithmetic is the larger part: full vectors are worth more than the order of memory.
     const kernels::ColumnPlan& sums = t.is_short() ? sums_ : elements_;
     double *const all_sums = first(sums, 0), *const all_dots = second(sums, 0);
@@ -79,7 +79,7 @@ class Columns {
       const std::size_t slot = joins ? std::min<std::size_t>(chunk, 1) : chunk;
       std::fill_n(first(sums, slot), sums.width, 0.0);
       std::fill_n(second(sums, slot), sums.width, 0.0);
-      const Block block{sums.rows_of_chunk(chunk), sums.width, sums.width, much};
+      const Block block{sums.rows_of_chunk(chunk), sums.width, sums.width, much, false, tall};
       run_.column_dots(part(t, chunk * sums.chunk_rows * sums.width, block), block, k, first(sums, slot),
                        second(sums, slot));
       if (joins && chunk > 0) add(slot);

@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
-#include <limits>
 
 #include "kernels/elementwise-inl.hpp"
 #include "reduce/columns-inl.hpp"
@@ -105,6 +104,8 @@ class TileFetch {
     if (kInOrder) {
       constexpr std::size_t kOfStrips = kInputs == 1 ? kAhead<T> : kAhead<T> / 4;
       distance_ = block.columns > kElementwiseColumns<T> ? 2 * kAhead<T> / kInputs : kOfStrips;
+      // At least what is read side by side (measured: of rows of 1280 floats backward 7 %, of y 4 % less).
+      if (block.columns > kMostAlong) distance_ = kLeastTileRows * block.columns + kAhead<T>;
     } else if (stream) {
       distance_ = block.columns >= kInputs * kAhead<T> / 2 ? kStrip : ahead;
     } else {
@@ -131,10 +132,10 @@ class TileFetch {
   std::size_t distance_;
 };
 
-/// Calls f(in_order): see TileFetch. Rows of more than `most` columns are not fetched so.
+/// Calls f(in_order): see TileFetch.
 template <class F>
-HWY_INLINE void WithOrder(const Block& block, bool stream, std::size_t most, const F& f) {
-  WithBool(stream && block.columns == block.stride && block.columns <= most, f);
+HWY_INLINE void WithOrder(const Block& block, bool stream, const F& f) {
+  WithBool(stream && block.columns == block.stride, f);
 }
 
 /// Calls f with the coefficients of 1 or kElementwiseStrip vectors, make(0), make(1), …
@@ -164,7 +165,7 @@ void ColumnMoments(const T* x, const Block& block, std::size_t count, double* me
 template <class T>
 void NormalizeColumns(const Forward<T>& tensors, const Block& block, const Coefficients<T>& coefficients) {
   WithForward(tensors, [&](auto gate, auto residual) HWY_ATTR {
-    WithOrder(block, tensors.stream, kMostAlong, [&](auto in_order) HWY_ATTR {
+    WithOrder(block, tensors.stream, [&](auto in_order) HWY_ATTR {
       Forward<T> t = tensors;  // in registers: a store may not be thought to change it
       if constexpr (in_order) t.stream = true;
       const Coefficients<T> k = coefficients;
@@ -230,7 +231,7 @@ void ColumnDots(const Backward<T>& tensors, const Block& block, const Coefficien
 template <class T>
 void GradientColumns(const Backward<T>& tensors, const Block& block, const Coefficients<T>& coefficients) {
   WithBackward(tensors, [&](auto gate, auto output, auto residual) HWY_ATTR {
-    WithOrder(block, tensors.stream, std::numeric_limits<std::size_t>::max(), [&](auto in_order) HWY_ATTR {
+    WithOrder(block, tensors.stream, [&](auto in_order) HWY_ATTR {
       Backward<T> t = tensors;
       if constexpr (in_order) t.stream = true;
       const Coefficients<T> k = coefficients;

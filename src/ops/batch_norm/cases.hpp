@@ -30,6 +30,7 @@ inline const std::vector<ShapeCase>& shapes() {
       {{1100, 60}, last, "60 channels folded to 120 columns for sums, to 240 else"},
       {{4200, 65}, last, "65 channels: a part of a vector for sums, folded to 1040 columns else"},
       {{9000, 64}, last, "more than one chunk of rows"},
+      {{77, 300}, last, "strips that go down 32 rows backward, and rests both ways"},
       {{37, 1024}, last, "rows that meet at the same places of their pages"},
       {{150, 2048}, last, "wide rows, more than one chunk"},
       {{40, 9001}, last, "wider than what is folded"},

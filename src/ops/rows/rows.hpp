@@ -135,10 +135,10 @@ bool streams(const kernels::Rows<T>& out, const Matrix& m) {
   return kernels::streams<T>(m.rows * m.features, {out.data}, out.stride);
 }
 
-/// Rows go so fast (16 Ki floats in 2 µs, without an activation) that a second thread, which takes as long to wake,
-/// pays from here on; workers_for() is for passes that cost more.
+/// Rows go so fast (16 Ki floats in 2 µs, without an activation) that a second thread, which takes 1 µs to join in,
+/// pays for sure from here on; workers_for() is for passes that cost more.
 inline Workers workers_of_rows(const Matrix& m, const Execution& execution) {
-  constexpr std::size_t kSingleThreadElements = 64 << 10;
+  constexpr std::size_t kSingleThreadElements = 48 << 10;
   return m.valid * m.features < kSingleThreadElements ? Workers(1) : Workers(execution);
 }
 

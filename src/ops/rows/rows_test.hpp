@@ -105,17 +105,26 @@ struct Call {
                                     add ? in(dsum) : TensorView<const T>{}, view(dx.data()),
                                     {dgamma.data(), wants_dbeta ? dbeta.data() : nullptr}, execution);
   }
-  Affine<T> affine() const { return has_affine ? Affine<T>{gamma.data(), beta.data()} : Affine<T>{}; }
+  bool has_shift() const { return has_affine && has_beta; }
+  Affine<T> affine() const {
+    return has_affine ? Affine<T>{gamma.data(), has_beta ? beta.data() : nullptr} : Affine<T>{};
+  }
+  /// What rows usually are, for which forward has runs of its own: bare, with γ and β, or of RMS norm γ alone.
+  void make_usual() {
+    options.activation = Activation::none;
+    add = false;
+    has_beta = Op::kCentered;
+  }
   Expected expected() const {
     return Op::reference(widen(normalized()), features, has_affine ? widen(gamma) : Reals{},
-                         has_affine ? widen(beta) : Reals{}, options.activation, static_cast<Real>(options.epsilon),
+                         has_shift() ? widen(beta) : Reals{}, options.activation, static_cast<Real>(options.epsilon),
                          widen(dy), add ? widen(dsum) : Reals{});
   }
 
   std::size_t rows, features;
   Shape shape;
   typename Op::Options options{};
-  bool add = false, has_affine = true, wants_dbeta = true;
+  bool add = false, has_affine = true, has_beta = true, wants_dbeta = true;
   std::vector<T> x, residual, dy, dsum, sum, y, dx;
   std::vector<P> gamma, beta, dgamma, dbeta;
   std::vector<double> mean, variance;
@@ -143,7 +152,7 @@ struct Bounds {
       inverse.push_back(1 / std::sqrt(want.variance[r] + static_cast<Real>(call.options.epsilon)));
       x_hat.push_back((x[i] - want.mean[r]) * inverse[i]);
       gamma.push_back(call.has_affine ? static_cast<Real>(call.gamma[c]) : 1);
-      const Real shift = call.has_affine ? static_cast<Real>(call.beta[c]) : 0;
+      const Real shift = call.has_shift() ? static_cast<Real>(call.beta[c]) : 0;
       z.push_back(gamma[i] * x_hat[i] + shift);
       // x − mean, its product with the inverse, that itself, what the mean lacks, γ and β: six roundings. The
       // statistics' own (StatisticsRoundings) average out to less than the two more.
@@ -281,6 +290,7 @@ TYPED_TEST_P(RowNorm, MatchesTheReferenceOnEveryShapeAndValue) {
         call.options.activation = activation;
         call.add = activation == Activation::gelu || activation == Activation::leaky_relu;
         call.has_affine = activation != Activation::silu;
+        if (activation == Activation::none) call.make_usual();
         const std::string what = std::to_string(shape.rows) + "×" + std::to_string(shape.features) + " (" + shape.why +
                                  "), " + name + ", activation " + std::to_string(static_cast<int>(activation));
         const Status forward = call.forward();
@@ -313,9 +323,13 @@ TYPED_TEST_P(RowNorm, MatchesTheReferenceOnEveryShapeAndValue) {
 TYPED_TEST_P(RowNorm, GivesTheSameBitsOnEveryTargetAndNumberOfThreads) {
   EQUINORM_ROW_TYPES;
   testing_tools::SeenBits seen;
+  std::vector<std::pair<cases::ValueCase, bool>> calls;
+  for (const auto& value : cases::values()) {
+    for (const bool usual : {false, true}) calls.emplace_back(value, usual);
+  }
   for (const auto& shape : cases::row_shapes()) {
     const bool small = count_of(shape) < 32'768;
-    for (const auto& value : cases::values()) {
+    for (const auto& [value, usual] : calls) {
       if (!small && std::string(value.name) != "mean_1e3") continue;
       std::optional<std::uint64_t> first;
       for (const std::string& target : simd_targets()) {
@@ -324,6 +338,7 @@ TYPED_TEST_P(RowNorm, GivesTheSameBitsOnEveryTargetAndNumberOfThreads) {
           C call(shape, value, 5);
           call.options.activation = small ? Activation::gelu : Activation::none;
           call.add = true;
+          if (usual) call.make_usual();
           ASSERT_TRUE(call.forward({threads}).ok());
           ASSERT_TRUE(call.backward({threads}).ok());
           if (!first) first = seen.add(fingerprint_of_inputs(call), fingerprint(call));
@@ -391,6 +406,7 @@ TYPED_TEST_P(RowNorm, OfARowDoesNotDependOnItsNeighbours) {
       C all({rows, features, ""}, cases::values()[1], 9);
       all.add = fused;
       if (fused) all.options.activation = Activation::silu;
+      if (!fused) all.make_usual();
       testing_tools::Room<T> y(all.x.size(), true), dx(all.x.size(), true);
       ASSERT_TRUE(Op::template forward<T>(
                       all.options, all.in(all.x), all.affine(), fused ? all.in(all.residual) : TensorView<const T>{},
@@ -411,6 +427,7 @@ TYPED_TEST_P(RowNorm, OfARowDoesNotDependOnItsNeighbours) {
         C one(1, features, row(all.x));
         one.options = all.options;
         one.add = all.add;
+        one.has_beta = all.has_beta;
         one.residual = row(all.residual);
         one.dy = row(all.dy);
         one.dsum = row(all.dsum);

@@ -40,7 +40,7 @@ HWY_INLINE std::size_t BlockRows(std::size_t features) {
 }
 
 /// Vectors that a pass along a row takes at a time: all are read before one is written (see NormalizeVectors; of layer
-/// norm eight took 3 to 8 % less than four, measured).
+/// norm eight took up to 8 % less than four, measured).
 inline constexpr std::size_t kRowVectors = 8;
 
 /// γ or β of a row; where it is absent kRowVectors vectors of a constant stand for all of it.
@@ -142,9 +142,9 @@ struct RowDifferentiator : RowNormalizer<kCentered, D> {
 };
 
 /// Writes value(index, offset, count) for the vectors of a row: each begins at index + offset and has `count` elements,
-/// the lanes or at the end fewer. Vectors that share their index share the arithmetic of addresses. kLong: there is so
-/// much to do with each that half as many at a time will do, in far less code.
-template <bool kStream, bool kLong = false, class D, class T, class Value>
+/// the lanes or at the end fewer. Vectors that share their index share the arithmetic of addresses. kShort: half as
+/// many at a time, which is far less code, where much is done with each or where it is rare.
+template <bool kStream, bool kShort = false, class D, class T, class Value>
 HWY_INLINE void WriteRow(D d, T* y, std::size_t features, const Value& value) {
   constexpr std::size_t kLanes = hn::MaxLanes(d);
   std::size_t i = 0;
@@ -155,7 +155,7 @@ HWY_INLINE void WriteRow(D d, T* y, std::size_t features, const Value& value) {
       StoreVectors<kStream>(values, d, y + i);
     }
   };
-  if constexpr (!kLong) write(Constant<kRowVectors>());
+  if constexpr (!kShort) write(Constant<kRowVectors>());
   write(Constant<kRowVectors / 2>());
   for (; i < features; i += kLanes) {
     const std::size_t count = std::min(features - i, kLanes);
@@ -279,9 +279,9 @@ HWY_INLINE RowSums SumsOfRow(std::size_t features, Parameter<T> shift, const Loa
 /// the caches takes up to 7 % longer (measured): fewer rows are under way at once.
 enum class Run { cached, streamed, other };
 
-/// Forward, the rows first … last − 1. What the sums of a row end in (lanes added one to another, a root, a quotient)
-/// is waited for step by step; so y of the row before is written between these sums and their end, and the end comes
-/// about while the sums of the next row are taken. Behind the row that is written, the next to be read is the
+/// Forward, the rows first … last − 1, at least one. What the sums of a row end in (lanes added one to another, a root,
+/// a quotient) is waited for step by step; so y of the row before is written between these sums and their end, and the
+/// end comes about while the sums of the next row are taken. Behind the row that is written, the next to be read is the
 /// `ahead`-th. (n and affine by values, in registers: a store may not be thought to change them.)
 template <bool kCentered, Run kRun, class T>
 HWY_INLINE void NormalizeRun(const RowForward<T> n, const RowAffine<T> affine, std::size_t first, std::size_t last,

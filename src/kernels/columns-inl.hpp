@@ -195,29 +195,38 @@ void NormalizeColumns(const Forward<T>& tensors, const Block& block, const Coeff
   });
 }
 
-/// Stores g of a vector in a strip of kVectors, which stand side by side in memory.
-template <std::size_t kVectors, class D, class T>
-HWY_INLINE void StoreGated(hn::Vec<D> g, D d, T* p, std::size_t count, bool stream) {
-  constexpr bool kWholeLines = kVectors * hn::MaxLanes(d) * sizeof(T) >= kLineBytes;
-  StoreResult(g, d, p, count, kWholeLines && stream);
-}
+/// g of a vector in a strip of kVectors, which stand side by side in memory, stored if it is wanted. Tensors and K are
+/// Backward and Coefficients, or references to such.
+template <Gate kGate, bool kOutput, bool kWrites, class Tensors, class K>
+struct ColumnGradient {
+  template <class D, std::size_t kVectors>
+  HWY_INLINE hn::Vec<D> operator()(D d, Constant<kVectors>, std::size_t at, std::size_t column, std::size_t count,
+                                   hn::Vec<D> difference) const {
+    const auto g = GatedGradient<kGate, kOutput>(d, t, at, count, difference, Normalizer<D>(PerColumn(), d, k, column));
+    if (kWrites || (kGate == Gate::any && t.g != nullptr)) {
+      constexpr bool kWholeLines = kVectors * hn::MaxLanes(d) * sizeof(*t.g) >= kLineBytes;
+      StoreResult(g, d, t.g + at, count, kWholeLines && t.stream);
+    }
+    return g;
+  }
+
+  Tensors t;
+  K k;
+};
 
 template <class T>
 void ColumnDots(const Backward<T>& tensors, const Block& block, const Coefficients<T>& coefficients, double* sum,
                 double* dot) {
   const auto accumulate = [&](auto gate, auto output, auto writes) HWY_ATTR {
-    const Backward<T> t = tensors;
-    const Coefficients<T> k = coefficients;
-    const auto gradient = [&](auto d, auto vectors, std::size_t at, std::size_t column, std::size_t count,
-                              auto difference) HWY_ATTR {
-      using N = Normalizer<decltype(d)>;
-      const auto g = GatedGradient<gate, output>(d, t, at, count, difference, N(PerColumn(), d, k, column));
-      if (writes || (gate == Gate::any && t.g != nullptr)) StoreGated<vectors>(g, d, t.g + at, count, t.stream);
-      return g;
-    };
+    using Tensors = Backward<T>;
+    using K = Coefficients<T>;
+    const Tensors t = tensors;
+    const K k = coefficients;
+    const ColumnGradient<gate, output, writes, const Tensors&, const K&> gradient{t, k};
+    const ColumnGradient<gate, output, writes, Tensors, K> by_value{t, k};
     const auto accumulate_of = [&](const auto& inputs) EQUINORM_INLINE {
       constexpr bool kShort = gate != Gate::any;
-      AccumulateColumnDots<kShort>(inputs, block, k.mean, k.unit, gradient, sum, dot);
+      AccumulateColumnDots<kShort>(inputs, block, k.mean, k.unit, gradient, by_value, sum, dot);
     };
     if constexpr (output) {
       accumulate_of(std::array{t.x, t.dy, t.y});

@@ -136,120 +136,199 @@ inline constexpr std::size_t kFlatRows = kTogether, kTallRows = kSumRows, kDeepR
 /// So many bytes of all inputs may be tall: two such pieces, of which one is fetched, stay in the second cache.
 inline constexpr std::size_t kTallBytes = 128 << 10;
 
-/// Adds the pairs term(tag, Constant<vectors side by side>, row, column, count) of a matrix of up to kMostColumns to
-/// sum and product ([columns]), kTogether rows at a time along their columns, in strips (ForEachColumnStrip). Inputs
-/// are what term reads, and what comes next of them is fetched: of rows that follow one another the memory behind, in
-/// its order (in the order of strips it took up to a fifth longer), else the next strip, or at the end of the columns
-/// the next rows.
+/// Fetches the beginnings of pages of what lies kFarBytes behind the elements begin … end − 1: see kMostByPages.
+template <class T, std::size_t kInputs>
+HWY_INLINE void FetchPages(const std::array<const T*, kInputs>& inputs, std::size_t begin, std::size_t end) {
+  constexpr std::size_t kLine = kLineBytes / sizeof(T), kPage = kPageBytes / sizeof(T), kFar = kFarBytes / sizeof(T);
+  for (std::size_t at = begin + kFar; at < end + kFar; at += kPage) {
+    for (const std::size_t line : {at, at + kLine}) {
+      Unroll<kInputs>([&](auto k) EQUINORM_INLINE { FetchFar(inputs[k] + line); });
+    }
+  }
+}
+template <class T, std::size_t kInputs>
+HWY_INLINE bool GoesByPages(const Block& block) {
+  return block.much && block.columns == block.stride && kInputs * block.columns <= kMostByPages;
+}
+
+/// The sums of a strip over the rows first … last − 1, up to kTogether, before each of which fetch(row) is called, or
+/// nothing if that is nullptr: of the pairs term(tag, Constant<vectors side by side>, row, column, count). `count`
+/// lanes of the last vector are there.
+template <class D, std::size_t kVectors, class TermOf, class Fetch>
+HWY_INLINE Pairs<D, kVectors> SumRows(std::size_t first, std::size_t last, std::size_t column, std::size_t count,
+                                      const TermOf& term, const Fetch& fetch) {
+  constexpr std::size_t kLanes = hn::MaxLanes(D());
+  Pairs<D, kVectors> pairs;
+  for (std::size_t row = first; row < last; ++row) {
+    if constexpr (!std::is_null_pointer_v<Fetch>) fetch(row);
+    Unroll<kVectors>([&](auto v) EQUINORM_INLINE {
+      pairs.Add(v, term(D(), Constant<kVectors>(), row, column + v * kLanes, v + 1 < kVectors ? kLanes : count));
+    });
+  }
+  return pairs;
+}
+/// The same over up to kSumRows.
+template <class D, std::size_t kVectors, class TermOf, class Fetch>
+HWY_INLINE Pairs<D, kVectors> SumMoreRows(std::size_t first, std::size_t last, std::size_t column, std::size_t count,
+                                          const TermOf& term, const Fetch& fetch) {
+  Pairs<D, kVectors> sums;
+  for (std::size_t row = first; row < last; row += kTogether) {
+    sums.Add(SumRows<D, kVectors>(row, std::min(row + kTogether, last), column, count, term, fetch));
+  }
+  return sums;
+}
+
+/// Pairs to and from memory: the first ones, then the second.
+template <class D, std::size_t kVectors>
+HWY_INLINE void StorePairs(const Pairs<D, kVectors>& pairs, hn::TFromD<D>* HWY_RESTRICT p) {
+  constexpr std::size_t kLanes = hn::MaxLanes(D());
+  Unroll<kVectors>([&](auto v) EQUINORM_INLINE {
+    hn::StoreU(pairs.first[v], D(), p + v * kLanes);
+    hn::StoreU(pairs.second[v], D(), p + (kVectors + v) * kLanes);
+  });
+}
+template <class D, std::size_t kVectors>
+HWY_INLINE Pairs<D, kVectors> LoadPairs(const hn::TFromD<D>* HWY_RESTRICT p) {
+  constexpr std::size_t kLanes = hn::MaxLanes(D());
+  Pairs<D, kVectors> pairs;
+  Unroll<kVectors>([&](auto v) EQUINORM_INLINE {
+    pairs.first[v] = hn::LoadU(D(), p + v * kLanes);
+    pairs.second[v] = hn::LoadU(D(), p + (kVectors + v) * kLanes);
+  });
+  return pairs;
+}
+
+/// Adds the sums of a strip to sum and product ([columns]).
+template <class D, std::size_t kVectors>
+HWY_INLINE void AddStrip(const Pairs<D, kVectors>& pairs, std::size_t column, std::size_t count,
+                         double* HWY_RESTRICT sum, double* HWY_RESTRICT product) {
+  constexpr std::size_t kLanes = hn::MaxLanes(D());
+  Unroll<kVectors>([&](auto v) EQUINORM_INLINE {
+    const std::size_t at = column + v * kLanes, lanes = v + 1 < kVectors ? kLanes : count;
+    AddWidened(D(), pairs.first[v], sum + at, lanes);
+    AddWidened(D(), pairs.second[v], product + at, lanes);
+  });
+}
+
+/// Adds those of up to kDeepRows.
+template <class D, std::size_t kVectors, class TermOf>
+HWY_INLINE void AddDeepRows(std::size_t first, std::size_t last, std::size_t column, std::size_t count,
+                            const TermOf& term, double* HWY_RESTRICT sum, double* HWY_RESTRICT product) {
+  Pairs<D, kVectors> sums;
+  for (std::size_t row = first; row < last; row += kSumRows) {
+    sums.Add(SumMoreRows<D, kVectors>(row, std::min(row + kSumRows, last), column, count, term, nullptr));
+  }
+  AddStrip(sums, column, count, sum, product);
+}
+
+/// The same by a call: each function around it would be compiled with all of this again (ColumnDots of float by itself
+/// took 32 s then, and 19 now). kWhole: the last vector is. The term is without references, so that what it reads from
+/// stays in registers.
+template <class D, std::size_t kVectors, bool kWhole, class TermOf>
+HWY_NOINLINE void AddDeepStrip(std::size_t first, std::size_t last, std::size_t column, std::size_t part,
+                               const TermOf term, double* HWY_RESTRICT sum, double* HWY_RESTRICT product) {
+  AddDeepRows<D, kVectors>(first, last, column, kWhole ? hn::MaxLanes(D()) : part, term, sum, product);
+}
+
+/// Adds the pairs term(tag, Constant<vectors side by side>, row, column, count) of a matrix to sum and product
+/// ([columns]), kDeepRows at a time, of which kSumsTogether sums of kSumRows, too, are added before they are widened.
+/// Of the inputs nothing is fetched but the beginnings of pages: what is read in order memory foresees, and in the
+/// caches a fetch costs more than it brings. kShort: the term is. Then narrow rows are whole strips.
+template <bool kShort, class T, std::size_t kInputs, class TermOf>
+HWY_INLINE void AccumulatePairsDeep(const std::array<const T*, kInputs>& inputs, const Block& block,
+                                    double* HWY_RESTRICT sum, double* HWY_RESTRICT product, const TermOf& term) {
+  const bool by_pages = GoesByPages<T, kInputs>(block);
+  for (std::size_t r = 0; r < block.rows; r += kDeepRows) {
+    const std::size_t end = std::min(r + kDeepRows, block.rows);
+    if (by_pages) FetchPages(inputs, r * block.stride, end * block.stride);
+    const auto strip = [&](auto d, auto vectors, std::size_t column, std::size_t count) EQUINORM_INLINE {
+      using D = decltype(d);
+      if constexpr (kInputs == 1) {  // called, it took 2 % longer
+        AddDeepRows<D, vectors>(r, end, column, count, term, sum, product);
+      } else if (!kMasks || vectors == kColumnStrip || (vectors == 1 && count == hn::MaxLanes(d))) {
+        AddDeepStrip<D, vectors, true>(r, end, column, count, term, sum, product);
+      } else if constexpr (kMasks && vectors != kColumnStrip) {
+        AddDeepStrip<D, vectors, false>(r, end, column, count, term, sum, product);
+      }
+    };
+    ForEachColumnStrip<kShort>(Tag<T>(), block.columns, strip);
+  }
+}
+
+/// The same of up to kMostColumns, kRows at a time along their columns, in strips. What comes next of the inputs is
+/// fetched: of rows that follow one another the memory behind, in its order (in the order of strips it took up to a
+/// fifth longer), else the next strip, or at the end of the columns the next rows.
 ///
 /// Of kFlatRows the sums of a strip wait as floats, in memory, until there are kSumsTogether of them, and then are
 /// widened: widening all would take as long as the rest. Of kTallRows they wait in registers, and what is kept of each
-/// column is read and written more rarely. Of kDeepRows kSumsTogether of those, too, are added before they are widened.
-/// And nothing is fetched but the beginnings of pages: what is read in order memory foresees, and in the caches a fetch
-/// costs more than it brings. kShort: the term is. Then much memory is fetched into the second cache, and in order (of
-/// a long one it took longer, measured), and narrow rows are whole strips.
+/// column is read and written more rarely. kShort: much memory is fetched into the second cache, and in order (of a
+/// long term it took longer, measured).
 template <std::size_t kRows, bool kShort, class T, std::size_t kInputs, class TermOf>
 HWY_INLINE void AccumulatePairsOf(const std::array<const T*, kInputs>& inputs, const Block& block,
                                   double* HWY_RESTRICT sum, double* HWY_RESTRICT product, const TermOf& term) {
-  constexpr bool kDeep = kRows == kDeepRows, kWait = kRows == kFlatRows;
-  constexpr std::size_t kLine = kLineBytes / sizeof(T), kPage = kPageBytes / sizeof(T), kFar = kFarBytes / sizeof(T);
+  constexpr bool kWait = kRows == kFlatRows, kTall = kRows == kTallRows;
+  static_assert(kWait || kTall);
   const std::size_t rows = block.rows, stride = block.stride, columns = block.columns;
-  const bool in_order = kShort && (block.much || columns == stride);
-  const bool by_pages = block.much && columns == stride && kInputs * columns <= kMostByPages;
+  const bool in_order = kShort && (block.much || columns == stride), by_pages = GoesByPages<T, kInputs>(block);
   const std::size_t ahead = (in_order ? kMuchNearBytes : kNearBytes) / kInputs / sizeof(T);
   OrderedFetch<kInputs, T> fetch(inputs, block, std::max(ahead / columns, kRows));  // at least those read side by side
   HWY_ALIGN Parameter<T> waiting[kWait ? 2 * kMostColumns : 1];  // of each strip the sums, then those of products
   for (std::size_t r = 0; r < rows; r += kRows) {
     const std::size_t end = std::min(r + kRows, rows), summed = r % kSumRows;
-    for (std::size_t at = r * stride + kFar; by_pages && at < end * stride + kFar; at += kPage) {
-      for (const std::size_t line : {at, at + kLine}) {
-        Unroll<kInputs>([&](auto k) EQUINORM_INLINE { FetchFar(inputs[k] + line); });
-      }
-    }
+    if (by_pages) FetchPages(inputs, r * stride, end * stride);
     const auto strip = [&](auto d, auto vectors, std::size_t column, std::size_t count) EQUINORM_INLINE {
       using D = decltype(d);
       constexpr std::size_t kLanes = hn::MaxLanes(d), kWidth = vectors * kLanes;
-      const auto count_of = [&](auto v) EQUINORM_INLINE { return v + 1 < vectors ? kLanes : count; };
-      const std::size_t next = column + 2 * kWidth <= columns ? kWidth : kRows * stride - column;
-      // Up to kTogether rows.
-      const auto add_rows = [&](std::size_t first, std::size_t last, [[maybe_unused]] auto ordered) EQUINORM_INLINE {
-        Pairs<D, vectors> pairs;
-        for (std::size_t row = first; row < last; ++row) {
-          if constexpr (!kDeep && ordered) {
-            fetch.template Fetch<kWidth, (vectors > 1)>();
-          } else if constexpr (!kDeep) {
-            Unroll<kInputs>([&](auto k) EQUINORM_INLINE {
-              const T* from = inputs[k] + row * stride + column + next;
-              for (std::size_t i = 0; i < kWidth; i += kLine) hwy::Prefetch(from + i);
-            });
-          }
-          Unroll<vectors>(
-              [&](auto v) EQUINORM_INLINE { pairs.Add(v, term(d, vectors, row, column + v * kLanes, count_of(v))); });
-        }
-        return pairs;
-      };
-      // Up to kSumRows.
-      const auto add_sums = [&](std::size_t first, std::size_t last, auto ordered) EQUINORM_INLINE {
-        Pairs<D, vectors> sums;
-        for (std::size_t row = first; row < last; row += kTogether) {
-          sums.Add(add_rows(row, std::min(row + kTogether, last), ordered));
-        }
-        return sums;
-      };
       Pairs<D, vectors> pairs;
-      if constexpr (kDeep) {
-        for (std::size_t row = r; row < end; row += kSumRows) {
-          pairs.Add(add_sums(row, std::min(row + kSumRows, end), std::false_type()));
-        }
-      } else {
-        const auto add = [&](auto ordered) EQUINORM_INLINE {
-          if constexpr (kWait) {
-            pairs = add_rows(r, end, ordered);
-          } else {
-            pairs = add_sums(r, end, ordered);
-          }
-        };
-        if (in_order) {
-          add(std::true_type());
+      const auto add = [&](const auto& fetch_row) EQUINORM_INLINE {
+        if constexpr (kWait) {
+          pairs = SumRows<D, vectors>(r, end, column, count, term, fetch_row);
         } else {
-          add(std::false_type());
+          pairs = SumMoreRows<D, vectors>(r, end, column, count, term, fetch_row);
+        }
+      };
+      const auto fetch_ordered = [&](std::size_t) EQUINORM_INLINE { fetch.template Fetch<kWidth, (vectors > 1)>(); };
+      if constexpr (kTall) {  // whose rows follow one another
+        add(fetch_ordered);
+      } else {
+        const std::size_t next = column + 2 * kWidth <= columns ? kWidth : kRows * stride - column;
+        const auto fetch_strip = [&](std::size_t row) EQUINORM_INLINE {
+          Unroll<kInputs>([&](auto k) EQUINORM_INLINE {
+            const T* from = inputs[k] + row * stride + column + next;
+            for (std::size_t i = 0; i < kWidth; i += kLineBytes / sizeof(T)) hwy::Prefetch(from + i);
+          });
+        };
+        if constexpr (kShort) {
+          if (in_order) {
+            add(fetch_ordered);
+          } else {
+            add(fetch_strip);
+          }
+        } else {
+          add(fetch_strip);
         }
       }
       if constexpr (kWait) {
-        Parameter<T>*const first = waiting + 2 * column, *const second = first + kWidth;
-        if (summed > 0) {
-          Unroll<vectors>([&](auto v) EQUINORM_INLINE {
-            pairs.first[v] = hn::Add(pairs.first[v], hn::LoadU(d, first + v * kLanes));
-            pairs.second[v] = hn::Add(pairs.second[v], hn::LoadU(d, second + v * kLanes));
-          });
-        }
-        if (summed + kTogether < kSumRows && end < rows) {
-          Unroll<vectors>([&](auto v) EQUINORM_INLINE {
-            hn::StoreU(pairs.first[v], d, first + v * kLanes);
-            hn::StoreU(pairs.second[v], d, second + v * kLanes);
-          });
-          return;
-        }
+        Parameter<T>* sums = waiting + 2 * column;
+        if (summed > 0) pairs.Add(LoadPairs<D, vectors>(sums));
+        if (summed + kTogether < kSumRows && end < rows) return StorePairs(pairs, sums);
       }
-      Unroll<vectors>([&](auto v) EQUINORM_INLINE {
-        const std::size_t at = column + v * kLanes;
-        AddWidened(d, pairs.first[v], sum + at, count_of(v));
-        AddWidened(d, pairs.second[v], product + at, count_of(v));
-      });
+      AddStrip(pairs, column, count, sum, product);
     };
-    ForEachColumnStrip<kDeep && kShort>(Tag<T>(), columns, strip);
+    ForEachStripOrPart<kColumnStrip>(Tag<T>(), columns, strip);
   }
 }
 
 /// The same, deep where rows are narrow, or with kDeepInCaches where the caches hold the block: down many wide rows is
 /// far from the order of memory (measured: up to 40 % more time where that is the limit; of two inputs in the caches up
-/// to 16 %). Those may be tall.
-template <bool kShort, bool kDeepInCaches, class T, std::size_t kInputs, class TermOf>
+/// to 16 %). Those may be tall. by_value is the same term, without references, for a function of its own.
+template <bool kShort, bool kDeepInCaches, class T, std::size_t kInputs, class TermOf, class ByValue>
 HWY_INLINE void AccumulatePairs(const std::array<const T*, kInputs>& inputs, const Block& block,
-                                double* HWY_RESTRICT sum, double* HWY_RESTRICT product, const TermOf& term) {
+                                double* HWY_RESTRICT sum, double* HWY_RESTRICT product, const TermOf& term,
+                                const ByValue& by_value) {
   const bool follow = block.columns == block.stride, narrow = follow && block.columns <= kNarrowColumns<T>;
   if (narrow || (kDeepInCaches && block.cached)) {
-    AccumulatePairsOf<kDeepRows, kShort>(inputs, block, sum, product, term);
+    AccumulatePairsDeep<kShort>(inputs, block, sum, product, by_value);
     return;
   }
   if constexpr (kShort && !kDeepInCaches && std::is_same_v<T, float>) {  // of other types it was not measured
@@ -389,13 +468,12 @@ HWY_INLINE void DifferenceSums(const T* HWY_RESTRICT x, Block block, const Param
                                double* HWY_RESTRICT sums, double* HWY_RESTRICT squares) {
   std::fill_n(sums, block.columns, 0.0);
   std::fill_n(squares, block.columns, 0.0);
-  AccumulatePairs<true, true>(
-      std::array{x}, block, sums, squares,
-      [=](auto d, auto, std::size_t row, std::size_t column, std::size_t count) EQUINORM_INLINE {
-        const auto difference =
-            hn::Sub(LoadCount(d, x + row * block.stride + column, count), hn::LoadU(d, shifts + column));
-        return Pair<decltype(d)>{difference, difference, difference};
-      });
+  const std::size_t stride = block.stride;
+  const auto term = [=](auto d, auto, std::size_t row, std::size_t column, std::size_t count) EQUINORM_INLINE {
+    const auto difference = hn::Sub(LoadCount(d, x + row * stride + column, count), hn::LoadU(d, shifts + column));
+    return Pair<decltype(d)>{difference, difference, difference};
+  };
+  AccumulatePairs<true, true>(std::array{x}, block, sums, squares, term, term);
 }
 
 /// The same by a call, where it is rare.
@@ -470,14 +548,27 @@ HWY_INLINE void ScaleColumns(const P* HWY_RESTRICT unit, std::size_t columns, do
   });
 }
 
-/// Adds Σ g and Σ g·d to sum and dot ([columns]), where d = x − mean and g = gradient(tag, Constant<vectors side by
-/// side>, index, column, count, d) is what the activation let through; index counts elements from x. Products are of
-/// d·unit ([columns]), a power of two that brings d near 1: so they vanish only beside a g that is denormal itself.
-/// Inputs are x and what else gradient reads. kShort: gradient is, not as behind SiLU or GELU.
-template <bool kShort, class T, std::size_t kInputs, class Gradient>
+/// g and g·d·unit of the vector at `column` of the row that begins at x + begin, where d = x − mean and
+/// g = gradient(tag, Constant<vectors side by side>, index, column, count, d).
+template <class D, std::size_t kVectors, class T, class Gradient>
+HWY_INLINE Pair<D> DotPair(D d, Constant<kVectors> vectors, std::size_t begin, std::size_t column, std::size_t count,
+                           const T* HWY_RESTRICT x, const Parameter<T>* HWY_RESTRICT mean,
+                           const Parameter<T>* HWY_RESTRICT unit, const Gradient& gradient) {
+  const std::size_t index = begin + column;
+  const auto difference = hn::Sub(LoadCount(d, x + index, count), hn::LoadU(d, mean + column));
+  const auto g = gradient(d, vectors, index, column, count, difference);
+  return {g, g, hn::Mul(difference, hn::LoadU(d, unit + column))};
+}
+
+/// Adds Σ g and Σ g·d to sum and dot ([columns]), d and g as in DotPair: g is what the activation let through; index
+/// counts elements from x. Products are of d·unit ([columns]), a power of two that brings d near 1: so they vanish only
+/// beside a g that is denormal itself. Inputs are x and what else gradient reads; by_value is the same gradient,
+/// without references. kShort: it is short, not as behind SiLU or GELU.
+template <bool kShort, class T, std::size_t kInputs, class Gradient, class ByValue>
 HWY_INLINE void AccumulateColumnDots(const std::array<const T*, kInputs>& inputs, const Block& block,
                                      const Parameter<T>* HWY_RESTRICT mean, const Parameter<T>* HWY_RESTRICT unit,
-                                     const Gradient& gradient, double* HWY_RESTRICT sum, double* HWY_RESTRICT dot) {
+                                     const Gradient& gradient, const ByValue& by_value, double* HWY_RESTRICT sum,
+                                     double* HWY_RESTRICT dot) {
   const T* HWY_RESTRICT x = inputs[0];
   const std::size_t stride = block.stride;
   ScaleColumns<false>(unit, block.columns, dot);
@@ -488,12 +579,11 @@ HWY_INLINE void AccumulateColumnDots(const std::array<const T*, kInputs>& inputs
     for (auto& input : panel) input += begin;
     AccumulatePairs<kShort, false>(
         panel, piece, sum + begin, dot + begin,
-        [&](auto d, auto vectors, std::size_t row, std::size_t panel_column, std::size_t count) EQUINORM_INLINE {
-          const std::size_t column = begin + panel_column;
-          const std::size_t index = row * stride + column;
-          const auto difference = hn::Sub(LoadCount(d, x + index, count), hn::LoadU(d, mean + column));
-          const auto g = gradient(d, vectors, index, column, count, difference);
-          return Pair<decltype(d)>{g, g, hn::Mul(difference, hn::LoadU(d, unit + column))};
+        [&](auto d, auto vectors, std::size_t row, std::size_t column, std::size_t count) EQUINORM_INLINE {
+          return DotPair(d, vectors, row * stride, begin + column, count, x, mean, unit, gradient);
+        },
+        [=](auto d, auto vectors, std::size_t row, std::size_t column, std::size_t count) EQUINORM_INLINE {
+          return DotPair(d, vectors, row * stride, begin + column, count, x, mean, unit, by_value);
         });
   }
   ScaleColumns<true>(unit, block.columns, dot);

@@ -224,7 +224,7 @@ struct Pair {
 template <class D, std::size_t kVectors>
 struct Pairs {
   HWY_INLINE Pairs() {
-    for (std::size_t v = 0; v < kVectors; ++v) first[v] = second[v] = hn::Zero(D());
+    Unroll<kVectors>([&](auto v) EQUINORM_INLINE { first[v] = second[v] = hn::Zero(D()); });
   }
   HWY_INLINE void Set(std::size_t v, const Pair<D>& pair) {
     first[v] = pair.value;
@@ -235,10 +235,10 @@ struct Pairs {
     second[v] = MulAdd(D(), pair.a, pair.b, second[v]);
   }
   HWY_INLINE void Add(const Pairs& pairs) {
-    for (std::size_t v = 0; v < kVectors; ++v) {
+    Unroll<kVectors>([&](auto v) EQUINORM_INLINE {
       first[v] = hn::Add(first[v], pairs.first[v]);
       second[v] = hn::Add(second[v], pairs.second[v]);
-    }
+    });
   }
 
   hn::Vec<D> first[kVectors], second[kVectors];
@@ -266,10 +266,11 @@ class PairSums {
     const auto add = [&](std::size_t i) EQUINORM_INLINE {
       Unroll<kVectors>([&](auto v) EQUINORM_INLINE { pairs.Add(v, value(begin + i, v)); });
     };
-    if constexpr (kVectors <= 4) {
+    if constexpr (kVectors <= 2) {
       Unroll<kTogether - 1>([&](auto i) EQUINORM_INLINE { add(i + 1); });
-    } else {  // long enough: unrolled, that took a third of the time in which kernels compile
-      for (std::size_t i = 1; i < kTogether; ++i) add(i);
+    } else {  // long enough: unrolled, that took much of the time in which kernels compile
+      add(1);
+      for (std::size_t i = 2; i < kTogether; i += 2) add(i), add(i + 1);
     }
     return pairs;
   }

@@ -556,8 +556,11 @@ HWY_INLINE void GradientStrip(const RowBackward<T>& n, const RowAffine<T>& affin
   });
 }
 
-/// Vectors side by side in a strip: their sums fill the registers that there are.
-inline constexpr std::size_t kRowStrip = HWY_TARGET <= HWY_AVX3 ? 4 : 1;
+/// Whether dx is made down strips of columns, of so many vectors: their sums fill the registers of AVX-512. Where there
+/// are fewer, strips would be a vector wide, and it is made along rows instead (measured with AVX2: of layer norm a
+/// half of the time in the caches, and where memory is the limit a fifth to a tenth).
+inline constexpr bool kDownStrips = HWY_TARGET <= HWY_AVX3;
+inline constexpr std::size_t kRowStrip = 4;
 
 /// The rows first … last − 1, whose coefficients are k[0] …, but careful ones.
 template <bool kCentered, bool kGate, bool kMuch, class T>
@@ -608,6 +611,121 @@ template <bool kCentered, class T>
 HWY_INLINE bool BeginRow(const RowBackward<T>& n, std::size_t r, RowCoefficients<T>& k) {
   k.Set(kCentered ? n.mean[r] : 0.0, n.variance[r], n.epsilon);
   return !k.careful;
+}
+
+/// Columns of a panel, whose sums stay in the first cache.
+template <class P>
+inline constexpr std::size_t kRowPanel = (4 << 10) / sizeof(P);
+
+/// Sums over rows of the columns of a panel, as floats: by vectors Σ g·x̂ and Σ g, side by side, as few streams of
+/// memory are fast. Of the last rows, up to kTogether, and of those of the block before them.
+template <class P>
+struct PanelSums {
+  HWY_ALIGN P rows[2 * kRowPanel<P>];
+  HWY_ALIGN P block[2 * kRowPanel<P>];
+};
+
+/// dx of the columns column … end − 1 of row r, whose part of Σ g·x̂, and of Σ g if kBoth, is added to `sums`. With
+/// kMuch the same columns of row `next` are fetched meanwhile. (Rows side by side, which share the sums, took as long
+/// in the caches, and up to three times as long where memory is the limit.)
+template <bool kGate, bool kMuch, bool kBoth, bool kCentered, class T>
+HWY_INLINE void GradientAlong(const RowBackward<T>& n, const RowAffine<T>& affine,
+                              const RowDifferentiator<kCentered, Tag<T>>& normalize, std::size_t r, std::size_t next,
+                              std::size_t column, std::size_t end, Parameter<T>* HWY_RESTRICT sums) {
+  using D = Tag<T>;
+  constexpr D d;
+  constexpr std::size_t kLanes = hn::MaxLanes(d), kLine = kLineBytes / sizeof(T);
+  const T *x = n.x.at(r), *dy = n.dy.at(r), *dsum = n.dsum.at(r), *next_x = n.x.at(next), *next_dy = n.dy.at(next);
+  T* dx = n.dx.at(r);
+  const bool stream = n.stream;
+  std::size_t i = column;
+  const auto take = [&](auto vectors, std::size_t count) EQUINORM_INLINE {
+    hn::Vec<D> values[vectors];
+    Unroll<vectors>([&](auto v) EQUINORM_INLINE {
+      const std::size_t at = i + v * kLanes;
+      if constexpr (kMuch && v * kLanes % kLine == 0) {
+        FetchFar(next_x + at);
+        FetchFar(next_dy + at);
+      }
+      const auto x_hat = normalize(LoadCount(d, x + at, count));
+      const RowGradient<kGate, D, T> gradient(d, n, dy + at, count, x_hat, LoadCount(d, affine.gamma.at(at), count),
+                                              affine.beta.at(at));
+      values[v] = normalize.Gradient(x_hat, gradient.h);
+      if (dsum != nullptr) [[unlikely]]
+        values[v] = hn::Add(values[v], LoadCount(d, dsum + at, count));
+      Parameter<T>*dots = sums + 2 * (at - column), *gradients = dots + kLanes;
+      hn::StoreU(MulAdd(d, gradient.g, x_hat, hn::LoadU(d, dots)), d, dots);
+      if constexpr (kBoth) hn::StoreU(hn::Add(hn::LoadU(d, gradients), gradient.g), d, gradients);
+    });
+    const auto store = [&](auto streamed) EQUINORM_INLINE {
+      if constexpr (vectors == 1) {
+        StoreCount<streamed>(values[0], d, dx + i, count);
+      } else {
+        StoreVectors<streamed>(values, d, dx + i);
+      }
+    };
+    if constexpr (kGate) {
+      WithBool(stream, store);
+    } else {
+      store(Static<kMuch>());
+    }
+  };
+  constexpr std::size_t kVectors = kGate ? 2 : 4;  // at a time: behind an activation more would be much code
+  for (; i + kVectors * kLanes <= end; i += kVectors * kLanes) take(Constant<kVectors>(), kLanes);
+  for (; i < end; i += kLanes) take(Constant<1>(), std::min(end - i, kLanes));
+}
+
+/// Ends the sums of some rows of the panel of columns column … end − 1, and with `last` those of the block: they go to
+/// dgamma and dbeta (nullptr: not wanted).
+template <class T>
+HWY_NOINLINE void EndPanelRows(PanelSums<Parameter<T>>& sums, bool last, std::size_t column, std::size_t end,
+                               double* dgamma, double* dbeta) {
+  constexpr Tag<T> d;
+  constexpr std::size_t kLanes = hn::MaxLanes(d);
+  for (std::size_t i = column; i < end; i += kLanes) {
+    const auto take = [&](std::size_t at, double* to) EQUINORM_INLINE {
+      Parameter<T>*rows = sums.rows + at, *block = sums.block + at;
+      const auto sum = hn::Add(hn::LoadU(d, block), hn::LoadU(d, rows));
+      hn::StoreU(hn::Zero(d), d, rows);
+      hn::StoreU(last ? hn::Zero(d) : sum, d, block);
+      if (last && to != nullptr) AddWidened(d, sum, to + i, std::min(end - i, kLanes));
+    };
+    take(2 * (i - column), dgamma);
+    take(2 * (i - column) + kLanes, dbeta);
+  }
+}
+
+/// The rows first … last − 1 along panels of columns. Each is begun by begin_row(r, k[r − first]): if one panel holds
+/// it just before it is gone along again, in the first cache.
+template <bool kCentered, bool kGate, bool kMuch, class T, class Begin>
+HWY_NOINLINE void GradientPanels(const RowBackward<T>& n, RowCoefficients<T>* k, std::size_t first, std::size_t last,
+                                 double* dgamma, double* dbeta, const Begin& begin_row) {
+  constexpr std::size_t kColumns = kRowPanel<Parameter<T>>;
+  const RowAffine<T> affine(n);
+  PanelSums<Parameter<T>> sums = {};
+  const bool single = n.features <= kColumns;
+  const std::size_t ahead = single ? 2 : last - first;  // of the row that is fetched
+  for (std::size_t r = first; !single && r < last; ++r) begin_row(r, k[r - first]);
+  const auto go = [&](auto both) HWY_ATTR {
+    for (std::size_t column = 0; column < n.features; column += kColumns) {
+      const std::size_t end = std::min(column + kColumns, n.features);
+      for (std::size_t r = first; r < last; ++r) {
+        RowCoefficients<T>& row = k[r - first];
+        if (single) begin_row(r, row);
+        if (!row.careful) [[likely]] {
+          const RowDifferentiator<kCentered, Tag<T>> normalize(Tag<T>(), row);
+          GradientAlong<kGate, kMuch, both>(n, affine, normalize, r, r + ahead, column, end, sums.rows);
+        }
+        const bool ends = r + 1 == last;
+        if (ends || (r + 1 - first) % kTogether == 0) EndPanelRows<T>(sums, ends, column, end, dgamma, dbeta);
+      }
+    }
+  };
+  if constexpr (kCentered || kGate) {
+    go(Static<true>());
+  } else {
+    WithBool(dbeta != nullptr, go);  // of RMS norm β is rare
+  }
 }
 
 /// The longest rows (elements) that go one by one: two of them, dx and the columns' sums have to fit in the first cache
@@ -755,27 +873,28 @@ HWY_NOINLINE void GradientByBlocks(const RowBackward<T>& n, std::size_t begin, s
       kGate && kExact && !has_slope_of_sign(n.activation) && n.dx.data != n.x.data && n.dx.data != n.dsum.data;
   RowBackward<T> rest = n;
   if (leaves_g) rest.dy = {n.dx.data, n.dx.stride}, rest.activation = Activation::none;
-  for (std::size_t first = begin; first < end; first += block) {
-    const std::size_t last = std::min(first + block, end);
-    RowCoefficients<T> k[kMaxBlockRows];
-    for (std::size_t r = first; r < last; ++r) {
-      RowCoefficients<T>& row = k[r - first];
-      if (BeginRow<kCentered>(n, r, row)) SumRow<kCentered, kGate, kMuch>(n, r, row, leaves_g);
-    }
-    for (std::size_t r = first; r < last; ++r) {
-      if (!k[r - first].careful) continue;
-      RowCoefficients<T> begun;  // careful from the beginning: its g was left nowhere
-      const RowBackward<T>& left = BeginRow<kCentered>(n, r, begun) ? rest : n;
-      CarefulGradientRow<kCentered>(left, k[r - first], r, dgamma, dbeta);
-    }
-    if constexpr (kGate && kExact) {
-      if (leaves_g) {
-        GradientBlock<kCentered, false, false>(rest, k, first, last, dgamma, dbeta);
-        continue;
+  RowCoefficients<T> k[kMaxBlockRows];
+  const auto begin_row = [&](std::size_t r, RowCoefficients<T>& row) HWY_ATTR {
+    const bool begun = BeginRow<kCentered>(n, r, row);  // else careful from the beginning: its g is left nowhere
+    if (begun) SumRow<kCentered, kGate, kMuch>(n, r, row, leaves_g);
+    if (row.careful) [[unlikely]]
+      CarefulGradientRow<kCentered>(begun ? rest : n, row, r, dgamma, dbeta);
+  };
+  const auto go = [&](auto gate, const RowBackward<T>& left) HWY_ATTR {
+    for (std::size_t first = begin; first < end; first += block) {
+      const std::size_t last = std::min(first + block, end);
+      if constexpr (kDownStrips) {
+        for (std::size_t r = first; r < last; ++r) begin_row(r, k[r - first]);
+        GradientBlock<kCentered, gate, kMuch>(left, k, first, last, dgamma, dbeta);
+      } else {
+        GradientPanels<kCentered, gate, kMuch>(left, k, first, last, dgamma, dbeta, begin_row);
       }
     }
-    GradientBlock<kCentered, kGate, kMuch>(n, k, first, last, dgamma, dbeta);
+  };
+  if constexpr (kGate && kExact) {
+    if (leaves_g) return go(Static<false>(), rest);
   }
+  go(Static<kGate>(), n);
 }
 
 template <bool kCentered, class T>

@@ -79,18 +79,6 @@ HWY_INLINE void ForEachColumnStrip(D d, std::size_t columns, const Strip& strip)
   ForEachStripOrPart<kColumnStrip>(d, columns, strip);
 }
 
-/// Adds the first `count` lanes of v to the doubles at sum.
-template <class D>
-HWY_INLINE void AddWidened(D, hn::Vec<D> v, double* HWY_RESTRICT sum, std::size_t count) {
-  using Wide = Widened<D>;
-  constexpr typename Wide::Wide d64;
-  const Wide wide(v);
-  for (std::size_t part = 0; part < Wide::kParts; ++part, sum += Wide::kLanes) {
-    const std::size_t lanes = std::min(count - std::min(count, part * Wide::kLanes), Wide::kLanes);
-    StoreCount<false>(hn::Add(LoadCount(d64, sum, lanes), wide.parts[part]), d64, sum, lanes);
-  }
-}
-
 /// Fetches inputs in the order of memory, some rows ahead of where they are read. Of rows that do not follow one
 /// another what lies between two is left out.
 template <std::size_t kInputs, class T>

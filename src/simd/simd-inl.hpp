@@ -130,6 +130,18 @@ struct Widened {
   hn::Vec<Wide> parts[kParts];
 };
 
+/// Adds the first `count` lanes of v to the doubles at sum.
+template <class D>
+HWY_INLINE void AddWidened(D, hn::Vec<D> v, double* HWY_RESTRICT sum, std::size_t count) {
+  using Wide = Widened<D>;
+  constexpr typename Wide::Wide d64;
+  const Wide wide(v);
+  for (std::size_t part = 0; part < Wide::kParts; ++part, sum += Wide::kLanes) {
+    const std::size_t lanes = std::min(count - std::min(count, part * Wide::kLanes), Wide::kLanes);
+    StoreCount<false>(hn::Add(LoadCount(d64, sum, lanes), wide.parts[part]), d64, sum, lanes);
+  }
+}
+
 /// a + b of doubles, rounded to odd: rounded to float it is then what a + b is to float (Boldo & Melquiond, "Emulation
 /// of a FMA and correctly rounded sums", 2008).
 template <class D>

@@ -264,16 +264,6 @@ HWY_INLINE void EndRow(const RowForward<T>& n, std::size_t r, const T* s, const 
   if (n.variance != nullptr) n.variance[r] = found.variance;
 }
 
-/// The sums of a row whose values are load(i, count).
-template <bool kCentered, class T, class Load>
-HWY_INLINE RowSums SumsOfRow(std::size_t features, Parameter<T> shift, const Load& load) {
-  if constexpr (kCentered) {
-    return SumDifferences<T>(features, shift, load);
-  } else {
-    return SumSquares<T>(features, load);
-  }
-}
-
 /// What is known of a run of rows when it is compiled: of the usual ones, which have neither residual nor activation,
 /// but γ and β (of RMS norm γ alone), whether y goes around the caches. Of others all is asked for row by row, which in
 /// the caches takes up to 7 % longer (measured): fewer rows are under way at once.
@@ -344,13 +334,16 @@ HWY_INLINE void NormalizeRun(const RowForward<T> n, const RowAffine<T> affine, s
 }
 
 /// The same of rows that are x + residual, kept aside. Memory has four tensors to serve, and does so best (measured)
-/// where all are asked for all the time, evenly: vector by vector s of a row is made, summed and written, and y of the
-/// row before the last. So the end of the sums between comes about meanwhile, too.
+/// where all are asked for all the time, evenly: s of a row is made and written, with y of the row before the last, a
+/// piece at a time, which is summed before the next. So the end of the sums between comes about meanwhile, too.
 template <bool kCentered, bool kGate, class T>
 HWY_NOINLINE void NormalizeAside(const RowForward<T>& n, RowAffine<T> affine, std::size_t first, std::size_t last) {
-  constexpr Tag<T> d;
-  constexpr std::size_t kLag = 2;
-  alignas(64) T room[kLag + 1][kernels::kMostAside / sizeof(T)];
+  using D = Tag<T>;
+  constexpr D d;
+  constexpr std::size_t kLag = 2, kLanes = hn::MaxLanes(d);
+  constexpr std::size_t kMost = kernels::kMostAside / sizeof(T);
+  static_assert(SampledLength(kMost) <= kPieceOfRow);
+  alignas(64) T room[kLag + 1][kMost];
   T *made = room[0], *ended = room[1], *written = room[2];
   RowCoefficients<T> coefficients[kLag]{};
   const double inverse_features = 1.0 / static_cast<double>(n.features);
@@ -369,28 +362,35 @@ HWY_NOINLINE void NormalizeAside(const RowForward<T>& n, RowAffine<T> affine, st
     if (r < last) {
       const T *x = n.x.at(r), *residual = n.residual.at(r);
       T* sum = n.sum.at(r);
-      const auto add = [&](std::size_t i, std::size_t count) EQUINORM_INLINE {
-        return hn::Add(LoadCount(d, x + i, count), LoadCount(d, residual + i, count));
-      };
-      Parameter<T> shift = 0;
-      if constexpr (kCentered) {
-        const std::size_t sampled = SampledLength(n.features);
-        WriteRow<false>(d, made, sampled, [&](std::size_t i, std::size_t offset, std::size_t count) EQUINORM_INLINE {
-          return add(i + offset, count);
+      const auto take = [&](auto vectors, std::size_t i, std::size_t count) EQUINORM_INLINE {
+        hn::Vec<D> values[vectors];
+        Unroll<vectors>([&](auto v) EQUINORM_INLINE {
+          const std::size_t at = i + v * kLanes;
+          FetchAhead<true>(x + at);
+          FetchAhead<true>(residual + at);
+          values[v] = hn::Add(LoadCount(d, x + at, count), LoadCount(d, residual + at, count));
         });
-        shift = RowShift(made, n.features);
+        StoreVectors<false>(values, d, made + i, count);
+        if (sum != nullptr) StoreVectors<true>(values, d, sum + i, count);
+        if (y == nullptr) return;
+        Unroll<vectors>([&](auto v) EQUINORM_INLINE { values[v] = output(i, v * kLanes, count); });
+        StoreVectors<true>(values, d, y + i, count);
+      };
+      LanePairs<D> sums;
+      Parameter<T> shift = 0;
+      for (std::size_t begin = 0; begin < n.features; begin += kPieceOfRow) {
+        const std::size_t end = std::min(begin + kPieceOfRow, n.features);
+        std::size_t i = begin;
+        for (; i + 2 * kLanes <= end; i += 2 * kLanes) take(Constant<2>(), i, kLanes);
+        for (; i < end; i += kLanes) take(Constant<1>(), i, std::min(end - i, kLanes));
+        if (kCentered && begin == 0) shift = RowShift(made, n.features);
+        AddDifferences<kCentered, T>(
+            end - begin, shift,
+            [=, piece = made + begin](std::size_t at, std::size_t count)
+                EQUINORM_INLINE { return LoadCount(d, piece + at, count); },
+            sums);
       }
-      const RowSums sums =
-          SumsOfRow<kCentered, T>(n.features, shift, [&](std::size_t i, std::size_t count) EQUINORM_INLINE {
-            FetchAhead<true>(x + i);
-            FetchAhead<true>(residual + i);
-            const auto s = add(i, count);
-            StoreCount<false>(s, d, made + i, count);
-            if (sum != nullptr) StoreCount<true>(s, d, sum + i, count);
-            if (y != nullptr) StoreCount<true>(output(i, 0, count), d, y + i, count);
-            return sizeof(T) > 2 ? s : LoadCount(d, made + i, count);  // what is normalized is rounded
-          });
-      EndRow<kCentered>(n, r, made, sums, shift, inverse_features, k);
+      EndRow<kCentered>(n, r, made, FoldRow<kCentered, D>(sums), shift, inverse_features, k);
     }
     std::swap(written, ended);
     std::swap(ended, made);
@@ -657,13 +657,7 @@ HWY_INLINE void GradientAlong(const RowBackward<T>& n, const RowAffine<T>& affin
       hn::StoreU(MulAdd(d, gradient.g, x_hat, hn::LoadU(d, dots)), d, dots);
       if constexpr (kBoth) hn::StoreU(hn::Add(hn::LoadU(d, gradients), gradient.g), d, gradients);
     });
-    const auto store = [&](auto streamed) EQUINORM_INLINE {
-      if constexpr (vectors == 1) {
-        StoreCount<streamed>(values[0], d, dx + i, count);
-      } else {
-        StoreVectors<streamed>(values, d, dx + i);
-      }
-    };
+    const auto store = [&](auto streamed) EQUINORM_INLINE { StoreVectors<streamed>(values, d, dx + i, count); };
     if constexpr (kGate) {
       WithBool(stream, store);
     } else {

@@ -34,35 +34,35 @@ struct RowSums {
   hn::Vec<F64> first, second;
 };
 
-/// Σd and Σd², d = x − shift, of a row whose `count` values from i on are load(i, count), each called for once.
-template <class T, class Load>
-HWY_INLINE RowSums SumDifferences(std::size_t length, Parameter<T> shift, const Load& load) {
+/// A row that is taken in pieces is so in pieces of so many values.
+inline constexpr std::size_t kPieceOfRow = kTogether * kSegmentLanes;
+
+/// Adds Σd and Σd², d = x − shift, or without kCentered Σx² alone, of a row or a piece of one: `length` values, of
+/// which `count` from i on are load(i, count), each called for once.
+template <bool kCentered, class T, class Load>
+HWY_INLINE void AddDifferences(std::size_t length, Parameter<T> shift, const Load& load, LanePairs<Tag<T>>& sums) {
   using D = Tag<T>;
   constexpr D d;
   const auto shifts = hn::Set(d, shift);
-  LanePairs<D> sums;
   const auto pair = [&](std::size_t i, std::size_t count) EQUINORM_INLINE {
-    const auto difference = hn::Sub(load(i, count), shifts);
-    return Pair<D>{difference, difference, difference};
+    const auto value = load(i, count), difference = kCentered ? hn::Sub(value, shifts) : value;
+    return Pair<D>{kCentered ? difference : hn::Zero(d), difference, difference};
   };
   AddPairs(
       d, length, [&](std::size_t i) EQUINORM_INLINE { return pair(i, hn::MaxLanes(d)); }, pair, sums);
-  return {FoldVectors(sums.first), FoldVectors(sums.second)};
 }
 
-/// Σx² (second), of the same.
-template <class T, class Load>
-HWY_INLINE RowSums SumSquares(std::size_t length, const Load& load) {
-  using D = Tag<T>;
-  constexpr D d;
-  LanePairs<D> sums;
-  const auto pair = [&](std::size_t i, std::size_t count) EQUINORM_INLINE {
-    const auto value = load(i, count);
-    return Pair<D>{hn::Zero(d), value, value};
-  };
-  AddPairs(
-      d, length, [&](std::size_t i) EQUINORM_INLINE { return pair(i, hn::MaxLanes(d)); }, pair, sums);
-  return {hn::Zero(F64()), FoldVectors(sums.second)};
+template <bool kCentered, class D>
+HWY_INLINE RowSums FoldRow(const LanePairs<D>& sums) {
+  return {kCentered ? FoldVectors(sums.first) : hn::Zero(F64()), FoldVectors(sums.second)};
+}
+
+/// The sums of a row, as above.
+template <bool kCentered, class T, class Load>
+HWY_INLINE RowSums SumsOfRow(std::size_t length, Parameter<T> shift, const Load& load) {
+  LanePairs<Tag<T>> sums;
+  AddDifferences<kCentered, T>(length, shift, load, sums);
+  return FoldRow<kCentered, Tag<T>>(sums);
 }
 
 /// Mean and biased variance.
@@ -87,7 +87,7 @@ HWY_NOINLINE RowMean UnusualRowMoments(const T* HWY_RESTRICT x, std::size_t leng
   return MomentsAbout(sum, squares, 1.0 / static_cast<double>(length), shift);
 }
 
-/// The moments of a row, from SumDifferences to a shift near its mean (see AccumulateColumnMoments).
+/// The moments of a row, from SumsOfRow to a shift near its mean (see AccumulateColumnMoments).
 template <class T>
 HWY_INLINE RowMean RowMoments(const RowSums& sums, const T* HWY_RESTRICT x, std::size_t length, double inverse_length,
                               Parameter<T> shift) {
@@ -97,7 +97,7 @@ HWY_INLINE RowMean RowMoments(const RowSums& sums, const T* HWY_RESTRICT x, std:
   return MomentsAbout(sum, squares, inverse_length, shift);
 }
 
-/// Σx²/length, from SumSquares. Where floats do not do, the square of one, and the sum of any number of them, fit in a
+/// Σx²/length, from SumsOfRow. Where floats do not do, the square of one, and the sum of any number of them, fit in a
 /// double.
 template <class T>
 HWY_INLINE double RowMeanSquare(const RowSums& sums, const T* HWY_RESTRICT x, std::size_t length,

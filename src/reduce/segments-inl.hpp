@@ -226,7 +226,7 @@ HWY_INLINE Parameter<T> SumOfFirst(const T* HWY_RESTRICT x, std::size_t count) {
 /// How many values at the start of a segment the shift is the mean of: one of kRarity at least, if one of `step`
 /// segments is sampled. They lie together, where memory is about to be read: values from all over a segment would each
 /// be waited for.
-inline std::size_t SampledLength(std::size_t length, std::size_t step = 1) {
+constexpr std::size_t SampledLength(std::size_t length, std::size_t step = 1) {
   constexpr std::size_t kRarity = 64, kGroup = kSegmentLanes * kRarity;
   return std::min((length * step + kGroup - 1) / kGroup * kSegmentLanes, length);
 }

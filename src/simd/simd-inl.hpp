@@ -80,6 +80,16 @@ HWY_INLINE void StoreVectors(const hn::Vec<D> (&v)[n], D d, T* p) {
   }
 }
 
+/// The same; of a single vector `count` lanes.
+template <bool kStream, std::size_t n, class D, class T>
+HWY_INLINE void StoreVectors(const hn::Vec<D> (&v)[n], D d, T* p, std::size_t count) {
+  if constexpr (n == 1) {
+    StoreCount<kStream>(v[0], d, p, count);
+  } else {
+    StoreVectors<kStream>(v, d, p);
+  }
+}
+
 /// The shift that moments are taken about is the mean of every how-manieth of `count` values: of 8 to 15 of them.
 inline std::size_t SampleStep(std::size_t count) {
   return count < 16 ? 1 : count / 8;
@@ -281,9 +291,7 @@ class PairSums {
     const auto add = [&](std::size_t i) EQUINORM_INLINE {
       Unroll<kVectors>([&](auto v) EQUINORM_INLINE { pairs.Add(v, value(begin + i, v)); });
     };
-    if constexpr (kVectors <= 2) {
-      Unroll<kTogether - 1>([&](auto i) EQUINORM_INLINE { add(i + 1); });
-    } else if constexpr (kMasks) {  // long enough: unrolled, that took much of the time in which kernels compile
+    if constexpr (kMasks) {  // long enough: unrolled, that took much of the time in which kernels compile
       add(1);
       for (std::size_t i = 2; i < kTogether; i += 2) add(i), add(i + 1);
     } else {  // unrolled, all that is added waited in memory, as registers are few (measured: up to 7 % more time)

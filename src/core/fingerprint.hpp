@@ -3,19 +3,29 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <vector>
 
 namespace equinorm::testing_tools {
 
-/// FNV-1a over the bytes of these vectors, one after the other.
+/// Of the bytes of these vectors, one after the other: as FNV-1a, but eight bytes at a time, and folded, as a product's
+/// high bits know all of a word and its low ones little.
 template <class... V>
 std::uint64_t hash_of(const std::vector<V>&... vectors) {
   std::uint64_t hash = 0xcbf29ce484222325;
   const auto mix = [&hash](const auto& v) {
     const auto* bytes = reinterpret_cast<const unsigned char*>(v.data());
-    for (std::size_t i = 0; i < v.size() * sizeof v[0]; ++i) hash = (hash ^ bytes[i]) * 0x100000001b3;
+    const std::size_t size = v.size() * sizeof v[0];
+    for (std::size_t i = 0; i < size; i += sizeof hash) {
+      std::uint64_t word = 0;
+      std::memcpy(&word, bytes + i, std::min(sizeof word, size - i));
+      hash = (hash ^ word) * 0x9e3779b97f4a7c15;
+      hash ^= hash >> 32;
+    }
   };
   (mix(vectors), ...);
   return hash;

@@ -156,10 +156,14 @@ class Fenced {
   }
   V* data() { return memory_.data() + before_; }
   std::vector<V> copy() const { return {memory_.begin() + at(before_), memory_.end() - at(behind_)}; }
+  /// Of bits: NaN equals itself.
   bool stands() const {
-    const std::vector<V> front(memory_.begin(), memory_.begin() + at(before_)),
-        back(memory_.end() - at(behind_), memory_.end());
-    return hash_of(front, back) == hash_of(std::vector<V>(before_ + behind_, fence_));  // of bits: NaN equals itself
+    const auto is_fence = [this](auto from, auto to) {
+      const std::vector<V> found(from, to);
+      return hash_of(found) == hash_of(std::vector<V>(found.size(), fence_));
+    };
+    return is_fence(memory_.begin(), memory_.begin() + at(before_)) &&
+           is_fence(memory_.end() - at(behind_), memory_.end());
   }
 
  private:

@@ -1,10 +1,13 @@
 // The values that every norm is tested on; each says why it is there. For tests alone.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "core/elements.hpp"
@@ -60,17 +63,28 @@ std::vector<ValueCase> hostile_values() {
 /// so that no cut of a shape is in step.
 inline constexpr std::size_t kPeriod = 65537;
 
+/// The first normal numbers of a stream, `count` of them or as many as a period has: drawn once, as tests ask for the
+/// same ones over and over.
+inline const std::vector<double>& draw(std::uint64_t seed, std::uint64_t stream, std::size_t count) {
+  thread_local std::map<std::pair<std::uint64_t, std::uint64_t>, std::vector<double>> streams;
+  std::vector<double>& drawn = streams[{seed, stream}];
+  const Philox random(seed, stream);
+  const std::size_t wanted = std::min(count, kPeriod + 1);
+  while (drawn.size() < wanted) drawn.push_back(random.normal(drawn.size()));
+  return drawn;
+}
+
 /// Normal values of a case, of either sign ±60000 where T cannot hold them.
 template <class T>
 std::vector<T> make(const ValueCase& value, std::size_t count, std::uint64_t seed, std::uint64_t stream = 1) {
-  const Philox random(seed, stream);
+  const std::vector<double>& normals = draw(seed, stream, count);
   std::vector<T> x(count);
   for (std::size_t i = 0; i < count; ++i) {
     if (i > kPeriod) {  // behind the outlier, of which there is one
       x[i] = x[i - kPeriod];
       continue;
     }
-    const double wanted = i == 0 && value.outlier != 0 ? value.outlier : value.mean + value.sigma * random.normal(i);
+    const double wanted = i == 0 && value.outlier != 0 ? value.outlier : value.mean + value.sigma * normals[i];
     x[i] = to_element<T>(wanted);
     if (!std::isfinite(to_double(x[i]))) x[i] = to_element<T>(std::copysign(60000, wanted));
   }

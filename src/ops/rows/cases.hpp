@@ -1,14 +1,8 @@
 // The shapes and values that norms of rows are tested on; each says why it is there.
 #pragma once
 
-#include <cmath>
 #include <cstddef>
-#include <cstdint>
 #include <vector>
-
-#include "core/elements.hpp"
-#include "core/philox.hpp"
-#include "core/value_cases.hpp"
 
 namespace equinorm::cases {
 
@@ -38,18 +32,6 @@ inline const std::vector<RowShape>& row_shapes() {
       {17, 4500, "two chunks of long rows"},
   };
   return table;
-}
-
-/// Normal values of a case. Where T cannot hold them, they are cut to what it can.
-template <class T>
-std::vector<T> make_rows(const ValueCase& value, std::size_t count, std::uint64_t seed) {
-  const Philox random(seed, 1);
-  std::vector<T> x(count);
-  for (std::size_t i = 0; i < count; ++i) {
-    x[i] = to_element<T>(value.mean + value.sigma * random.normal(i));
-    if (!std::isfinite(to_double(x[i]))) x[i] = to_element<T>(value.mean > 0 || random.normal(i) > 0 ? 60000 : -60000);
-  }
-  return x;
 }
 
 }  // namespace equinorm::cases

@@ -19,7 +19,7 @@
 #include "core/elements.hpp"
 #include "core/fingerprint.hpp"
 #include "core/norm_testing.hpp"
-#include "core/philox.hpp"
+#include "core/value_cases.hpp"
 #include "equinorm/execution.hpp"
 #include "equinorm/norm.hpp"
 #include "equinorm/tensor.hpp"
@@ -67,23 +67,18 @@ struct Call {
 
   Call(std::size_t rows_, std::size_t features_, std::vector<T> values)
       : rows(rows_), features(features_), shape{rows_, features_}, x(std::move(values)) {
-    const Philox random(7, 2);
-    const auto normal = [&](std::size_t count, std::uint64_t from, auto type) {
-      std::vector<decltype(type)> v(count);
-      for (std::size_t i = 0; i < count; ++i) v[i] = to_element<decltype(type)>(random.normal(from + i));
-      return v;
-    };
-    gamma = normal(features, 0, P());
-    beta = normal(features, 100'000, P());
-    residual = normal(x.size(), 1'000'000, T());
-    dy = normal(x.size(), 2'000'000, T());
-    dsum = normal(x.size(), 3'000'000, T());
+    constexpr std::uint64_t kSeed = 7;
+    gamma = cases::make<P>(cases::kNormal, features, kSeed, 1);
+    beta = cases::make<P>(cases::kNormal, features, kSeed, 2);
+    residual = cases::make<T>(cases::kNormal, x.size(), kSeed, 3);
+    dy = cases::make<T>(cases::kNormal, x.size(), kSeed, 4);
+    dsum = cases::make<T>(cases::kNormal, x.size(), kSeed, 5);
     for (std::vector<T>* v : {&sum, &y, &dx}) v->assign(x.size(), to_element<T>(-7));
     for (std::vector<double>* v : {&mean, &variance}) v->assign(rows, -7);
     for (std::vector<P>* v : {&dgamma, &dbeta}) v->assign(features, -7);
   }
   Call(const cases::RowShape& of, const cases::ValueCase& value, std::uint64_t seed = 3)
-      : Call(of.rows, of.features, cases::make_rows<T>(value, count_of(of), seed)) {}
+      : Call(of.rows, of.features, cases::make<T>(value, count_of(of), seed)) {}
 
   template <class E>
   TensorView<E> view(E* data) const {

@@ -168,7 +168,8 @@ HWY_INLINE void Normalize(D d, const Forward<T>& t, std::size_t at, std::size_t 
 }
 /// y of whole vectors, one behind the other. All are read before one is written: a load seems to wait for a store just
 /// before it to the same place of another page (measured: where y begins a line or two behind x in its page, copies
-/// vector by vector took up to twice as long). So all passes do, but for backward of row norms: it took longer so.
+/// vector by vector took up to twice as long). So all passes do, but for what goes down strips of rows or one by one in
+/// backward of row norms: it took longer so.
 template <Gate kGate, bool kResidual, class T, class D, class... More>
 HWY_INLINE void NormalizeVectors(D d, const Forward<T>& t, std::size_t at, const Normalizer<D>& first,
                                  const More&... more) {

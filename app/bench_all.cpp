@@ -231,7 +231,7 @@ struct Result {
     below_floor,  ///< a bound: see is_bound
     plain_too,
     in_doubt,     ///< the 95 % interval holds the target
-    plain_meets,  ///< so accuracy and equal bits cost the target
+    plain_meets,  ///< so it can be had without what Equinorm promises
     open,
   };
   Miss miss() const {
@@ -244,6 +244,7 @@ struct Result {
   }
   std::string mark() const {
     static constexpr const char* kTexts[] = {
+        // in the order of Miss
         "", "target (below the floor)", "target (plain too)", "target (in doubt)", "target (plain meets it)", "target"};
     const std::string text = kTexts[static_cast<std::size_t>(miss())];
     return behind_peer() ? text + (text.empty() ? "peer" : ", peer") : text;
@@ -310,8 +311,8 @@ too, in one order of visits each, with nothing fetched by hand, in three ways li
 over memory like ours without arithmetic: the input read for the statistics, then read again and the output written. Plain is the same formula without what Equinorm promises, as fast as we
 know to write it: sums of floats, no care for large means, other bits on other processors. They are guides, not proofs: one counts
 if the 95 % interval of its own ratio lies above the target, and that of its time over ours, round by round, not above 1.{}
-Of {} rows **{} miss their target** (`target`): {} whose target is below the floor or missed by plain too, {} in doubt, as their interval holds it, {} where plain meets
-it, so that accuracy and equal bits cost what is missing, and {} of which none of this can be said. In **{} oneDNN is more than {} times as fast** (`peer`). Differences
+Of {} rows **{} miss their target** (`target`): {} whose target is below the floor or missed by plain too, {} in doubt, as their interval holds it, {} that plain meets, so
+that they can be had without what Equinorm promises, and {} of which none of this can be said. In **{} oneDNN is more than {} times as fast** (`peer`). Differences
 under 1.3 can be noise on a shared machine. Two threads miss their target, one, if the 95 % interval of their ratio, round by round, lies above 1, and
 above that of one thread measured a second time.
 

@@ -265,14 +265,22 @@ HWY_INLINE void EndRow(const RowForward<T>& n, std::size_t r, const T* s, const 
 }
 
 /// What is known of a run of rows when it is compiled: of the usual ones, which have neither residual nor activation,
-/// but γ and β (of RMS norm γ alone), whether y goes around the caches. Of others all is asked for row by row, which in
-/// the caches takes up to 7 % longer (measured): fewer rows are under way at once.
-enum class Run { cached, streamed, other };
+/// but γ and β (of RMS norm γ alone), whether y goes around the caches, and if not, whether it is written beside sums.
+/// Of others all is asked for row by row, which in the caches takes up to 7 % longer (measured): fewer rows are under
+/// way at once.
+enum class Run { cached, beside, streamed, other };
 
-/// The sums of a row, a piece at a time, behind each of which a piece of the row before is written to y: what waits for
-/// reads and what waits for writes take turns within what is under way. (Measured in the caches, of floats with
-/// AVX-512: rows of 768 to 1024 take 1 to 5 % less. Those of one piece, and RMS norm of bfloat16, up to 7 % more; and
-/// so did all vector by vector.)
+/// Whether y of a row is written beside the sums of the next, a piece at a time. (Measured in the caches, of floats
+/// with AVX-512: from these lengths on 17 % less to 2 more, perhaps because reads of one and writes of the other are
+/// under way together. Layer norm of 600 took 4 to 7 % more, RMS norm of 300 12 to 15, of 768 in bfloat16 5 to 8; and
+/// 768 by single vectors instead of pieces 11 to 27.)
+template <bool kCentered, class T>
+HWY_INLINE bool WritesBeside(std::size_t features) {
+  constexpr std::size_t kLeast = (kCentered ? 3 : 2) * kPieceOfRow;
+  return kMasks && std::is_same_v<T, float> && features >= kLeast && features * sizeof(T) <= kLongRow;
+}
+
+/// The sums of a row, a piece at a time, behind each of which a piece of the row before is written to y.
 template <bool kCentered, class T, class Output>
 HWY_INLINE RowSums SumsBesideOutput(const T* row, std::size_t features, Parameter<T> shift, const Output& output,
                                     T* y) {
@@ -293,13 +301,14 @@ HWY_INLINE RowSums SumsBesideOutput(const T* row, std::size_t features, Paramete
 }
 
 /// Forward, the rows first … last − 1, at least one. What the sums of a row end in (lanes added one to another, a root,
-/// a quotient) is waited for step by step; so y of the row before is written between these sums and their end, and the
-/// end comes about while the sums of the next row are taken. Behind the row that is written, the next to be read is the
-/// `ahead`-th. (n and affine by values, in registers: a store may not be thought to change them.)
+/// a quotient) is waited for step by step; so y of the row before is written between these sums and their end, or
+/// beside these sums, and the end comes about while the sums of the next row are taken. Behind the row that is written,
+/// the next to be read is the `ahead`-th. (n and affine by values, in registers: a store may not be thought to change
+/// them.)
 template <bool kCentered, Run kRun, class T>
 HWY_INLINE void NormalizeRun(const RowForward<T> n, const RowAffine<T> affine, std::size_t first, std::size_t last,
                              std::size_t ahead) {
-  constexpr bool kUsual = kRun != Run::other, kBeside = kMasks && kRun == Run::cached && std::is_same_v<T, float>;
+  constexpr bool kUsual = kRun != Run::other;
   const bool added = !kUsual && n.residual.data != nullptr;
   const bool much = kUsual ? kRun == Run::streamed : n.stream;
   const Rows<const T> s = added ? Rows<const T>{n.sum.data, n.sum.stride} : n.x;
@@ -345,11 +354,11 @@ HWY_INLINE void NormalizeRun(const RowForward<T> n, const RowAffine<T> affine, s
   for (std::size_t r = first;; ++r) {
     const T* row = s.row(r);
     const Parameter<T> shift = next_shift;
-    const bool beside = kBeside && n.features > kPieceOfRow && first < r && r < last && !k.careful;
+    const bool beside = kRun == Run::beside && first < r && r < last && !k.careful;
     RowSums sums{hn::Zero(F64()), hn::Zero(F64())};
     if (r < last) {
       if (r + 1 < last) next_shift = prepare(r + 1);
-      if (kBeside && beside) {
+      if (beside) {
         const RowOutput<kCentered, false, true, T> output(n, k, affine, s.row(r - 1));
         sums = SumsBesideOutput<kCentered>(row, n.features, shift, output, n.y.row(r - 1));
       } else {
@@ -444,7 +453,9 @@ void NormalizeRows(const RowForward<T>& norm, std::size_t begin, std::size_t end
   if constexpr (kByCase) {
     if (n.residual.data == nullptr && n.activation == Activation::none && affine.gamma.present() &&
         affine.beta.present() == kCentered) {
-      return n.stream ? normalize(Static<Run::streamed>()) : normalize(Static<Run::cached>());
+      if (n.stream) return normalize(Static<Run::streamed>());
+      if (WritesBeside<kCentered, T>(n.features)) return normalize(Static<Run::beside>());
+      return normalize(Static<Run::cached>());
     }
   }
   normalize(Static<Run::other>());

@@ -394,7 +394,7 @@ TYPED_TEST_P(RowNorm, GivesTheSameBitsHoweverBackwardGoesThroughRows) {
 /// around the caches.
 TYPED_TEST_P(RowNorm, OfARowDoesNotDependOnItsNeighbours) {
   EQUINORM_ROW_TYPES;
-  for (const std::size_t features : {1U, 3U, 33U, 64U, 263U, 512U, 1024U, 4500U}) {
+  for (const std::size_t features : {1U, 3U, 33U, 64U, 263U, 512U, 1024U, 1100U, 4500U}) {
     const std::size_t rows =
         features == 512 || features == 1024 ? (std::size_t{8} << 20) / sizeof(T) / features + 1 : 71;
     for (const bool fused : {false, true}) {

@@ -96,8 +96,7 @@ class Columns {
         sum += all_sums[at];
         dot += all_dots[at];
       }
-      channels.finish(c, t, sum, dot);
-      careful = careful || channels.needs_care(c);
+      careful = channels.finish(c, t, sum, dot) || careful;
     }
     if (careful) {
       for (std::size_t c = 0; c < g_.channels; ++c) channels.differentiate_carefully(c, t);

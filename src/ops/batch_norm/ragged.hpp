@@ -68,8 +68,7 @@ class Ragged {
         sum += first(task)[c];
         dot += second(task)[c];
       }
-      channels.finish(c, rest, sum, dot);
-      careful = careful || channels.needs_care(c);
+      careful = channels.finish(c, rest, sum, dot) || careful;
     }
     for (std::size_t c = 0; careful && c < g_.channels; ++c) channels.differentiate_carefully(c, rest);
     parallel_for(tasks_, workers_, [&](std::size_t task) {

@@ -93,6 +93,16 @@ TEST(BatchNorm, GradientsOfAConstantLossVanish) {
   }
 }
 
+TEST(BatchNorm, ASlopeThatFloatsCannotHoldIsKeptInDouble) {
+  for (const Layout layout : {Layout::channels_last, Layout::channels_first}) {
+    Call call(layout == Layout::channels_last ? Shape{40, 6} : Shape{8, 6, 5}, layout, 0);
+    make_steep(call, 3);
+    ASSERT_TRUE(call.run().ok());
+    expect_steep(call, 3);
+    expect_right(call, layout == Layout::channels_last ? "channels-last" : "channels-first");
+  }
+}
+
 struct Running {
   explicit Running(const RunningOptions& options) : mean(2, 0.0F), variance(2, 1.0F) {
     statistics = {mean.data(), variance.data(), 0, 0, options};

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstddef>
+#include <limits>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -64,6 +66,24 @@ struct Call : CallOverResidual<Call<T>, T> {
 
   BatchNormOptions options{};
 };
+
+/// Makes one channel such that dx, near 10³⁰, has a coefficient near 10⁴⁰, of x − μ: floats do not hold it.
+inline void make_steep(Call<float>& call, std::size_t channel) {
+  constexpr float kSigma = 1e-10F;
+  call.options.epsilon = 1e-30;
+  call.gamma[channel] = kSigma;
+  for (std::size_t i = 0; i < call.x.size(); ++i) {
+    if (call.channel_of(i) != channel) continue;
+    call.dy[i] = 1e30F * (call.dy[i] + call.x[i]);
+    call.x[i] *= kSigma;
+  }
+}
+/// That it is.
+inline void expect_steep(const Call<float>& call, std::size_t channel) {
+  const double m = static_cast<double>(call.x.size()) / static_cast<double>(call.channels);
+  const double slope = to_double(call.dgamma[channel]) / m / call.variance[channel] * to_double(call.gamma[channel]);
+  EXPECT_GT(slope, to_double(std::numeric_limits<float>::max())) << "or this tests nothing";
+}
 
 /// y of infer_to, without an activation. The bound is forward's (below): the statistics are given, and err in nothing.
 template <class T>

@@ -187,6 +187,21 @@ TYPED_TEST(BatchNormLengths, BackwardOverAResidualIsTheSameHoweverItIsAsked) {
 
 const cases::LengthCase kShort = {{5, 0, 9, 1, 7, 9, 3}, 4, 9, ""};
 
+TEST(BatchNormLengthsPrecision, ASlopeThatFloatsCannotHoldIsKeptInDouble) {
+  for (const Layout layout : kLayouts) {
+    const Padding padding{kShort.lengths, layout, kShort.channels, 11};
+    Call<float> dense = dense_call<float>(kShort, 0);
+    dense.options.activation = Activation::none;
+    dense.add = false;
+    make_steep(dense, 1);
+    Call<float> call = pad(dense, padding);
+    ASSERT_TRUE(call.run({2}).ok());
+    const Call<float> valid = without_padding(call, dense, padding);
+    expect_steep(valid, 1);
+    expect_right(valid, describe(kShort, layout));
+  }
+}
+
 TEST(BatchNormLengthsArguments, AreNamed) {
   for (const Layout layout : kLayouts) {
     const Padding padding{kShort.lengths, layout, kShort.channels, 11};

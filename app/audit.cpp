@@ -11,7 +11,6 @@
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -148,14 +147,6 @@ class Table {
   std::chrono::steady_clock::time_point drawn_;
 };
 
-struct Options {
-  bool quick = false, full = false, resume = false, list = false;
-  std::vector<std::string> claims;
-  std::size_t seeds = 0;
-  int threads = 0;
-  std::string out = "report";
-};
-
 void list_claims() {
   for (const Claim* claim : audit::claims()) {
     fmt::print("{:<12}  § {:<4}  {:<7}  {}\n", claim->id, claim->section,
@@ -163,7 +154,7 @@ void list_claims() {
   }
 }
 
-audit::AuditSpec spec_of(const Options& options) {
+audit::AuditSpec spec_of(const AuditOptions& options) {
   audit::AuditSpec spec{options.full ? audit::Mode::full : audit::Mode::quick,
                         {},
                         options.seeds,
@@ -179,8 +170,13 @@ audit::AuditSpec spec_of(const Options& options) {
   return spec;
 }
 
-void run(const Options& options) {
-  if (options.list) return list_claims();
+}  // namespace
+
+bool run(const AuditOptions& options) {
+  if (options.list) {
+    list_claims();
+    return true;
+  }
   const audit::AuditSpec spec = spec_of(options);
   const data::DataPair digits = data::load("mnist");
   fmt::print("equinorm audit: {} {} about batch normalization, {} mode\n", spec.claims.size(),
@@ -203,31 +199,12 @@ void run(const Options& options) {
       if (count > 0) counts += fmt::format("{}{} {}", counts.empty() ? "" : ", ", count, audit::name(look.verdict));
     }
     fmt::print("{}. The report: {}/report.html\n", counts, options.out);
+    return true;
   } catch (const audit::Interrupted&) {
     fmt::print(stderr, "equinorm: stopped; finished claims are kept in {}, --resume goes on with the rest\n",
                options.out);
-    throw CLI::RuntimeError(128 + SIGINT);
+    return false;
   }
-}
-
-}  // namespace
-
-void add_audit(CLI::App& app) {
-  CLI::App* command =
-      app.add_subcommand("audit", "Measure the claims about batch normalization and report a verdict on each");
-  auto options = std::make_shared<Options>();
-  CLI::Option* quick = command->add_flag(
-      "--quick", options->quick, "Fewer digits and steps, at least 3 seeds; within 5 minutes on 2 cores (default)");
-  command->add_flag("--full", options->full, "All of them, at least 5 seeds")->excludes(quick);
-  command->add_option("--claims", options->claims, "Only these, separated by commas")->delimiter(',');
-  command->add_option("--seeds", options->seeds, "Measured trials per arm")->check(CLI::Range(1, 1000));
-  command->add_option("--threads", options->threads, "Trials at a time (default: the number of cores)")
-      ->check(CLI::Range(1, 1024));
-  command->add_option("--out", options->out, "Directory of results.json and report.html")->capture_default_str();
-  command->add_flag("--resume", options->resume,
-                    "Keep the finished claims of DIR/results.json and go on with the rest");
-  command->add_flag("--list", options->list, "List the claims and end");
-  command->callback([options] { run(*options); });
 }
 
 }  // namespace equinorm::app

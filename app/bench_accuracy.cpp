@@ -8,7 +8,6 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -215,10 +214,7 @@ std::string poison_table(const std::vector<TypeTable>& tables) {
   return text;
 }
 
-struct AccuracyOptions {
-  std::string out = "bench_out", torch;
-  bool quick = false;
-};
+}  // namespace
 
 void run(const AccuracyOptions& options) {
   std::error_code error;
@@ -280,19 +276,6 @@ Ours, and as a share of what each element may be off by the bounds of [batch nor
   const fs::path file = fs::path(options.out) / "accuracy.md";
   write_file_atomically(file, text);
   fmt::print("{} cases{}: {}\n{}", count, with_torch ? "" : ", torch skipped", file.string(), summary(tables));
-}
-
-}  // namespace
-
-void add_bench_accuracy(CLI::App& bench_command) {
-  auto options = std::make_shared<AccuracyOptions>();
-  CLI::App* command = bench_command.add_subcommand(
-      "accuracy", "Errors of a training step on hostile inputs, beside oneDNN's and PyTorch's: accuracy.md");
-  command->add_option("--out", options->out, "Directory for the table")->capture_default_str();
-  command->add_flag("--quick", options->quick, "A quarter of the batches: to see that it works");
-  command->add_option("--torch", options->torch, "bench/torch_accuracy.py, to have PyTorch in the table")
-      ->check(CLI::ExistingFile);
-  command->callback([options] { run(*options); });
 }
 
 }  // namespace equinorm::app

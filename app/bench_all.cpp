@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <iterator>
 #include <map>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -431,12 +430,7 @@ nlohmann::ordered_json json(const Results& results) {
           {"rows", std::move(rows)}};
 }
 
-struct AllOptions {
-  bool quick = false;
-  std::string out = "bench_out";
-  int visits = 0;
-  double seconds = 0;
-};
+}  // namespace
 
 void run(const AllOptions& options) {
   const std::filesystem::path out = options.out;
@@ -486,21 +480,6 @@ void run(const AllOptions& options) {
   write_file_atomically(out / "speed.svg", chart(results));
   write_file_atomically(out / "speed.json", json(results).dump(1) + "\n");
   fmt::print("{} rows: {}\n", cases.size(), (out / "speed.md").string());
-}
-
-}  // namespace
-
-void add_bench_all(CLI::App& bench_command) {
-  auto options = std::make_shared<AllOptions>();
-  CLI::App* command = bench_command.add_subcommand(
-      "all", "Every operation beside a copy, oneDNN and its target: speed.md, speed.svg and speed.json (8 minutes)");
-  command->add_flag("--quick", options->quick, "Batches a 16th, half a minute in all: to see that it works");
-  command->add_option("--out", options->out, "Directory for the three files")->capture_default_str();
-  command->add_option("--visits", options->visits, "How often to go through the table (3, quick 1)")
-      ->check(CLI::Range(1, 1000));
-  command->add_option("--seconds", options->seconds, "How long to measure a row each time (0.5, quick 0.05)")
-      ->check(CLI::Range(0.001, 600.0));
-  command->callback([options] { run(*options); });
 }
 
 }  // namespace equinorm::app

@@ -2,7 +2,6 @@
 #include <fmt/core.h>
 
 #include <charconv>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -15,26 +14,6 @@ namespace equinorm::app {
 namespace {
 
 using bench::Op;
-
-struct OpOptions {
-  std::string shape, layout = "nhwc", pass = "train", type = "f32", activation = "none", simd;
-  bench::Problem problem;
-  bool json = false;
-  double seconds = 1;
-};
-
-struct OpRow {
-  Op op;
-  const char* shape;  ///< the default
-  const char* help;
-};
-constexpr OpRow kRows[] = {
-    {Op::batch_norm, "32,64,56,56", "Batch norm beside a copy of its tensor and oneDNN, interleaved in one run"},
-    {Op::layer_norm, "8192,1024", "Layer norm beside a copy of its tensor and oneDNN"},
-    {Op::rms_norm, "8192,1024", "RMS norm beside a copy of its tensor"},
-    {Op::group_norm, "32,64,56,56", "Group norm beside a copy of its tensor"},
-    {Op::instance_norm, "32,64,56,56", "Instance norm beside a copy of its tensor"},
-};
 
 void parse_shape(const std::string& text, bench::Problem& problem) {
   const std::string expected =
@@ -57,6 +36,8 @@ void parse_shape(const std::string& text, bench::Problem& problem) {
   }
   if (count != 2 && (count != 4 || problem.by_rows())) throw Error("--shape is '" + text + "'" + expected);
 }
+
+}  // namespace
 
 void run(const OpOptions& o) {
   throw_if_error(set_simd_target(o.simd));
@@ -87,16 +68,6 @@ void run(const OpOptions& o) {
   }
 }
 
-template <class Table>
-CLI::Validator one_of(const Table& table) {
-  std::vector<std::string> names;
-  names.reserve(table.size());
-  for (const auto& row : table) names.emplace_back(row.name);
-  return CLI::IsMember(names);
-}
-
-}  // namespace
-
 nlohmann::ordered_json bench_json(const bench::Measurement& measured) {
   const bench::Problem& p = measured.problem;
   nlohmann::ordered_json json{{"op", bench::name_of(bench::kOps, p.op)},
@@ -119,38 +90,6 @@ nlohmann::ordered_json bench_json(const bench::Measurement& measured) {
                                {"of_copy_95", {ratio.low, ratio.high}}});
   }
   return json;
-}
-
-void add_bench_ops(CLI::App& bench_command) {
-  for (const OpRow& row : kRows) {
-    auto options = std::make_shared<OpOptions>();
-    options->problem.op = row.op;
-    options->shape = row.shape;
-    CLI::App* command = bench_command.add_subcommand(std::string(bench::name_of(bench::kOps, row.op)), row.help);
-    const bool by_rows = options->problem.by_rows();
-    command->add_option("--shape", options->shape, by_rows ? "ROWS,FEATURES" : "N,C,H,W (or N,C), whatever the layout")
-        ->capture_default_str();
-    command->add_option("--layout", options->layout)->check(one_of(bench::kLayouts))->capture_default_str();
-    command->add_option("--pass", options->pass)->check(one_of(bench::kPasses))->capture_default_str();
-    command->add_option("--type", options->type)->check(one_of(bench::kTypes))->capture_default_str();
-    CLI::Option* activation = command->add_option("--activation", options->activation, "Fused behind the norm")
-                                  ->check(one_of(bench::kActivations))
-                                  ->capture_default_str();
-    command
-        ->add_flag_callback(
-            "--relu", [options] { options->activation = "relu"; }, "The same as --activation relu")
-        ->excludes(activation);
-    command->add_flag("--add", options->problem.add,
-                      by_rows ? "Fuse a residual add before the norm" : "Fuse a residual add before the activation");
-    if (row.op == Op::group_norm) command->add_option("--groups", options->problem.groups)->capture_default_str();
-    command->add_option("--threads", options->problem.threads)->check(CLI::Range(1, 1024))->capture_default_str();
-    command->add_option("--simd", options->simd, "Force an instruction set (an unknown name lists them)");
-    command->add_option("--seconds", options->seconds, "How long to measure")
-        ->check(CLI::Range(0.01, 600.0))
-        ->capture_default_str();
-    command->add_flag("--json", options->json, "Print one line of JSON");
-    command->callback([options] { run(*options); });
-  }
 }
 
 }  // namespace equinorm::app

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <vector>
 
@@ -16,14 +15,7 @@
 #include "nn/optimizer.hpp"
 
 namespace equinorm::app {
-namespace {
-
-struct StepOptions : ModelOptions {
-  std::size_t steps = 100, warmup = 20;
-  bool json = false;
-};
-
-void bench(const StepOptions& options) {
+void run(const StepOptions& options) {
   if (options.steps == 0 || options.steps > 1'000'000) {
     throw Error("--steps is " + std::to_string(options.steps) + "; expected 1 to 1000000");
   }
@@ -60,22 +52,6 @@ void bench(const StepOptions& options) {
   }
   fmt::print("{} with {} norm, batch {}, {} threads: {:.3f} ms a step (spread {:.0f} %), {:.0f} images/s\n",
              options.model, options.norm, options.batch, threads, median, 100 * spread, images);
-}
-
-}  // namespace
-
-void add_bench_step(CLI::App& bench_command) {
-  CLI::App* command = bench_command.add_subcommand(
-      "step", "One training step on synthetic 28x28 images in memory (reading and batching of data excluded)");
-  auto options = std::make_shared<StepOptions>();
-  options->threads = 1;
-  options->batch = 128;
-  options->add_to(*command);
-  command->add_option("--steps", options->steps, "Measured steps")->capture_default_str()->check(kNotNegative);
-  command->add_option("--warmup", options->warmup, "Steps before")->capture_default_str()->check(kNotNegative);
-  command->add_flag("--json", options->json, "Print one line of JSON");
-  command->footer("Example\n  equinorm bench step --model cnn --norm batch --batch 128 --threads 1 --json");
-  command->callback([options] { bench(*options); });
 }
 
 }  // namespace equinorm::app

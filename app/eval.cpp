@@ -2,7 +2,6 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -15,14 +14,9 @@
 #include "nn/train.hpp"
 
 namespace equinorm::app {
-namespace {
+namespace {}  // namespace
 
-struct EvalOptions {
-  std::string file, data = "mnist", split = "test", logits;
-  ModelOptions machine;  // its threads
-};
-
-void evaluate(const EvalOptions& options) {
+void run(const EvalOptions& options) {
   const nn::Checkpoint checkpoint = nn::load_checkpoint(options.file, options.machine.thread_count());
   if (options.split != "test" && options.split != "train") {
     throw Error("unknown split \"" + options.split + "\"; expected one of: test, train");
@@ -49,21 +43,6 @@ void evaluate(const EvalOptions& options) {
   }
   fmt::print("{}: {} of {} correct, {:.2f} %, loss {:.4f}\n", options.split, result.correct, result.rows,
              100 * result.accuracy, result.loss);
-}
-
-}  // namespace
-
-void add_eval(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("eval", "Test a saved net");
-  auto options = std::make_shared<EvalOptions>();
-  command->add_option("FILE", options->file, "A checkpoint of equinorm train")->required();
-  command->add_option("--data", options->data, "mnist, or a directory of IDX files")->capture_default_str();
-  command->add_option("--split", options->split, "test or train")->capture_default_str();
-  command->add_option("--logits", options->logits, "File for the logits and labels of every image, as safetensors");
-  command->add_option("--threads", options->machine.threads, "Threads (default: one for each core)")
-      ->check(kNotNegative);
-  command->footer("Example\n  equinorm eval cnn.safetensors --data mnist --logits logits.safetensors");
-  command->callback([options] { evaluate(*options); });
 }
 
 }  // namespace equinorm::app

@@ -1,10 +1,9 @@
 // The options that say what is trained, for every subcommand that trains.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <string>
 
-#include "nn/train.hpp"
+#include "nn/spec.hpp"
 
 namespace equinorm::app {
 
@@ -14,7 +13,6 @@ struct ModelOptions {
   std::size_t batch = 32;
   int threads = 0;  ///< 0: one for each core
 
-  void add_to(CLI::App& command);
   nn::ModelSpec model_spec() const;
   int thread_count() const;
 };

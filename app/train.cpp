@@ -6,7 +6,6 @@
 #include <chrono>
 #include <cmath>
 #include <filesystem>
-#include <memory>
 #include <optional>
 #include <string>
 
@@ -19,15 +18,6 @@
 
 namespace equinorm::app {
 namespace {
-
-struct TrainOptions : ModelOptions {
-  std::string data = "mnist", schedule = "cosine", init = "he", save;
-  std::size_t epochs = 3;
-  std::uint64_t warmup = 0, seed = 1;
-  std::optional<double> lr;
-  double momentum = 0.9, weight_decay = 0, norm_lr = 1, init_scale = 1, dropout = 0;
-  bool decoupled = false;
-};
 
 /// The best of a small grid on MNIST at batch 32: normalized nets take rates at which the others do not train.
 double default_rate(const nn::TrainSpec& spec) {
@@ -98,7 +88,9 @@ std::string diverged_message(const nn::StepReport& step) {
                      step.outcome.loss, step.step + 1, step.steps, step.lr, "; nothing was saved");
 }
 
-void train(const TrainOptions& options) {
+}  // namespace
+
+void run(const TrainOptions& options) {
   const nn::TrainSpec spec = spec_of(options);
   expect_savable(options.save);
   const data::DataPair data = data::load(options.data);
@@ -130,49 +122,6 @@ void train(const TrainOptions& options) {
   fmt::print("test: {} of {} correct, {:.2f} %, loss {:.4f}\n", test.correct, test.rows, 100 * test.accuracy,
              test.loss);
   if (!options.save.empty()) fmt::print("saved {}\n", options.save);
-}
-
-}  // namespace
-
-void add_train(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("train", "Train a net, test it, save it as safetensors");
-  auto options = std::make_shared<TrainOptions>();
-  TrainOptions& o = *options;
-  o.add_to(*command);
-  command
-      ->add_option("--data", o.data,
-                   "mnist, or a directory of IDX files (train-images*, train-labels*, t10k-…; also gzip'd)")
-      ->capture_default_str();
-  command->add_option("--epochs", o.epochs, "Times through the training images")
-      ->capture_default_str()
-      ->check(kNotNegative);
-  command->add_option("--lr", o.lr,
-                      "Peak learning rate (default: 0.4 for sgd with batch or instance norm, 0.05 without norm, else "
-                      "0.2; 0.003 for adam)");
-  command->add_option("--momentum", o.momentum, "Of sgd")->capture_default_str();
-  command->add_option("--weight-decay", o.weight_decay, "Of weights; norm parameters and biases are spared")
-      ->capture_default_str();
-  command->add_flag("--decoupled", o.decoupled, "Weight decay apart from the gradient (AdamW)");
-  command->add_option("--schedule", o.schedule, "Of the rate: constant, step or cosine")->capture_default_str();
-  command->add_option("--warmup", o.warmup, "Steps in which the rate rises to its peak")
-      ->capture_default_str()
-      ->check(kNotNegative);
-  command->add_option("--norm-lr", o.norm_lr, "A factor on the rate of norm parameters")->capture_default_str();
-  command->add_option("--init", o.init, "Initial weights: he, xavier or scaled (variance 1/fan-in)")
-      ->capture_default_str();
-  command->add_option("--init-scale", o.init_scale, "A factor on every initial weight")->capture_default_str();
-  command->add_option("--dropout", o.dropout, "Dropout rate")->capture_default_str();
-  command->add_option("--seed", o.seed, "Of initial weights, order of images and dropout")
-      ->capture_default_str()
-      ->check(kNotNegative);
-  command->add_option("--save", o.save, "File for the trained net, with PyTorch's parameter names");
-  command->footer(
-      "Example: 99 % on MNIST in under a minute, saved for later\n"
-      "  equinorm train --model cnn --norm batch --epochs 3 --save cnn.safetensors\n"
-      "  equinorm eval cnn.safetensors\n"
-      "Saved tensors are called as in PyTorch: conv1.weight [out, in, h, w], bn1.running_mean, fc.bias, …\n"
-      "(resnet8: as torchvision's ResNet, layer2.0.downsample.0.weight, …; mlp: fc1 … fc4, bn1 … bn3)");
-  command->callback([options] { train(*options); });
 }
 
 }  // namespace equinorm::app

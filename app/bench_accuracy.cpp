@@ -4,14 +4,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "accuracy.hpp"
+#include "bench_json.hpp"
 #include "bench_machine.hpp"
 #include "commands.hpp"
 #include "core/file.hpp"
@@ -68,10 +69,8 @@ using Found = std::optional<StepResults<double>>;
 std::vector<Found> run_torch(const std::vector<AccuracyCase>& cases, const std::string& script) {
   const TemporaryDirectory directory;
   const auto path = [&](std::size_t i, const char* name) { return directory.path() / fmt::format("{}.{}", i, name); };
-  nlohmann::json list;
   for (std::size_t i = 0; i < cases.size(); ++i) {
     const AccuracyCase& c = cases[i];
-    const bench::Problem& p = c.problem;
     const auto write = [&](const char* name, const std::vector<double>& values) {
       AtomicFile file(path(i, name));
       file.write(std::as_bytes(std::span(values)));
@@ -81,14 +80,8 @@ std::vector<Found> run_torch(const std::vector<AccuracyCase>& cases, const std::
     write("dy", c.dy);
     write("gamma", c.gamma);
     write("beta", c.beta);
-    list.push_back({{"op", bench::name_of(bench::kOps, p.op)},
-                    {"shape", p.by_rows() ? std::vector{p.n, p.c} : std::vector{p.n, p.c, p.h, p.w}},
-                    {"layout", bench::name_of(bench::kLayouts, p.layout)},
-                    {"type", bench::name_of(bench::kTypes, p.type)},
-                    {"groups", p.groups},
-                    {"epsilon", bench::kEpsilon}});
   }
-  write_file_atomically(directory.path() / "cases.json", list.dump());
+  write_file_atomically(directory.path() / "cases.json", json_text(cases));
   const int status = run_script(script, directory.path());
   if (status == kSkipped) return {};
   if (status != 0) throw Error(fmt::format("--torch {} ended with status {}; expected 0", script, status));

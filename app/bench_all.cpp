@@ -13,6 +13,7 @@
 
 #include "bench_json.hpp"
 #include "bench_machine.hpp"
+#include "bench_results.hpp"
 #include "commands.hpp"
 #include "core/file.hpp"
 #include "measure.hpp"
@@ -38,7 +39,6 @@ struct Case {
   Against against = Against::copy;
 };
 
-constexpr double kPeerMargin = 1.1;    // no peer may be faster than ours by more than this
 constexpr double kOddMargin = 1.5;     // odd channel counts against their even neighbours
 constexpr double kNarrowMargin = 1.5;  // bf16 and f16, against a copy of their own type
 constexpr double kExtraRead = 0.5;     // a copy is a read and a write: the fused add may cost this much more
@@ -65,11 +65,6 @@ double copy_target(const Problem& p) {
   const bool channel_fits_l2 = megabytes / static_cast<double>(p.c) <= 1;
   return pick(channel_fits_l2 ? 1.6 : 2.0, 2.2);
 }
-
-struct Target {
-  double ratio;  ///< what equinorm's time may be, of the copy's
-  std::string text;
-};
 
 Target target(const Case& row, const Measurement& measured, const Measurement* before) {
   const Problem& p = row.problem;
@@ -196,67 +191,7 @@ std::vector<Section> sections() {
   return all;
 }
 
-// --- The results ----------------------------------------------------------------------------------------------------
-
-struct Result {
-  Measurement measured;
-  Target target;
-
-  double of_copy(const bench::Timing& timing) const { return measured.of_copy(timing).median; }
-  double ours() const { return of_copy(measured.equinorm()); }
-  /// The time of `name` over that of one thread, where that is the target: equal code is above it in half of all runs.
-  std::optional<bench::Ratio> of_one_thread(std::string_view name = "equinorm") const {
-    const auto* alone = measured.find("one_thread");
-    return alone == nullptr ? std::nullopt : std::optional(bench::Ratio(*measured.find(name), *alone));
-  }
-  bool misses() const {
-    const auto ratio = of_one_thread(), again = of_one_thread("one_thread_again");
-    return ratio ? ratio->low > std::max(1.0, again->high) : ours() > target.ratio;
-  }
-  bool behind_peer() const {
-    const auto* peer = measured.find("onednn");
-    return peer != nullptr && ours() > kPeerMargin * of_copy(*peer);
-  }
-  /// Whether what does less misses the target, too, beyond doubt, and is not beyond doubt slower than ours: then it
-  /// says nothing. Doubt is the 95 % interval.
-  bool is_bound(std::string_view name) const {
-    const auto* other = measured.find(name);
-    return other != nullptr && measured.of_copy(*other).low > target.ratio &&
-           bench::Ratio(*other, measured.equinorm()).low <= 1;
-  }
-  /// What is to be said of a target that is missed, the first that holds.
-  enum class Miss {
-    none,
-    below_floor,  ///< a bound: see is_bound
-    plain_too,
-    in_doubt,     ///< the 95 % interval holds the target
-    plain_meets,  ///< so it can be had without what Equinorm promises
-    open,
-  };
-  Miss miss() const {
-    if (!misses()) return Miss::none;
-    if (is_bound("floor")) return Miss::below_floor;
-    if (is_bound("plain")) return Miss::plain_too;
-    if (!of_one_thread() && measured.of_copy(measured.equinorm()).low <= target.ratio) return Miss::in_doubt;
-    const auto* plain = measured.find("plain");
-    return plain != nullptr && of_copy(*plain) <= target.ratio ? Miss::plain_meets : Miss::open;
-  }
-  std::string mark() const {
-    static constexpr const char* kTexts[] = {
-        // in the order of Miss
-        "", "target (below the floor)", "target (plain too)", "target (in doubt)", "target (plain meets it)", "target"};
-    const std::string text = kTexts[static_cast<std::size_t>(miss())];
-    return behind_peer() ? text + (text.empty() ? "peer" : ", peer") : text;
-  }
-};
-
-struct Results {
-  std::vector<std::pair<std::string, std::vector<Result>>> sections;
-  std::string machine;
-  double load_before = 0, load_after = 0;
-  bool quick = false;
-  int visits = 1;
-};
+// --- The files ------------------------------------------------------------------------------------------------------
 
 std::string shape_text(const Problem& p) {
   return p.matrix() ? fmt::format("{},{}", p.n, p.c) : fmt::format("{},{},{},{}", p.n, p.c, p.h, p.w);
@@ -400,36 +335,6 @@ std::string chart(const Results& results) {
   return svg + "</svg>\n";
 }
 
-nlohmann::ordered_json json(const Results& results) {
-  nlohmann::ordered_json rows;
-  for (const auto& [title, list] : results.sections) {
-    for (const Result& r : list) {
-      auto row = bench_json(r.measured);
-      row["section"] = title;
-      row["target_of_copy"] = r.target.ratio;
-      if (const auto ratio = r.of_one_thread()) {
-        const auto again = r.of_one_thread("one_thread_again");
-        row["of_one_thread"] = {ratio->low, ratio->high};
-        row["one_thread_again"] = {again->low, again->high};
-      }
-      for (const char* name : {"floor", "plain"}) {
-        if (const auto* other = r.measured.find(name)) {
-          const bench::Ratio ratio(*other, r.measured.equinorm());
-          row[fmt::format("{}_of_equinorm", name)] = {ratio.low, ratio.high};
-        }
-      }
-      row["misses_target"] = r.misses();
-      row["behind_peer"] = r.behind_peer();
-      rows.push_back(std::move(row));
-    }
-  }
-  return {{"machine", results.machine},
-          {"quick", results.quick},
-          {"visits", results.visits},
-          {"load", {results.load_before, results.load_after}},
-          {"rows", std::move(rows)}};
-}
-
 }  // namespace
 
 void run(const AllOptions& options) {
@@ -478,7 +383,7 @@ void run(const AllOptions& options) {
   results.load_after = load_average();
   write_file_atomically(out / "speed.md", markdown(results));
   write_file_atomically(out / "speed.svg", chart(results));
-  write_file_atomically(out / "speed.json", json(results).dump(1) + "\n");
+  write_file_atomically(out / "speed.json", json_text(results) + "\n");
   fmt::print("{} rows: {}\n", cases.size(), (out / "speed.md").string());
 }
 

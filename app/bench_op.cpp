@@ -2,7 +2,6 @@
 #include <fmt/core.h>
 
 #include <charconv>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "bench_json.hpp"
@@ -55,7 +54,7 @@ void run(const OpOptions& o) {
   }
   const auto measured = bench::measure(problem, o.seconds);
   if (o.json) {
-    fmt::print("{}\n", bench_json(measured).dump());
+    fmt::print("{}\n", json_text(measured));
     return;
   }
   fmt::print("{} {} {} {} {}{}, {} thread{}, {}\n", bench::name_of(bench::kOps, problem.op), o.pass, o.shape,
@@ -66,30 +65,6 @@ void run(const OpOptions& o) {
     fmt::print("  {:<16} {:10.5f} ms  {:6.2f} × copy  ({:.2f} to {:.2f}, spread {:.0f} %)\n", t.name, t.median_ms,
                ratio.median, ratio.low, ratio.high, t.spread * 100);
   }
-}
-
-nlohmann::ordered_json bench_json(const bench::Measurement& measured) {
-  const bench::Problem& p = measured.problem;
-  nlohmann::ordered_json json{{"op", bench::name_of(bench::kOps, p.op)},
-                              {"shape", p.by_rows() ? std::vector{p.n, p.c} : std::vector{p.n, p.c, p.h, p.w}},
-                              {"layout", bench::name_of(bench::kLayouts, p.layout)},
-                              {"pass", bench::name_of(bench::kPasses, p.pass)},
-                              {"type", bench::name_of(bench::kTypes, p.type)},
-                              {"activation", bench::name_of(bench::kActivations, p.activation)},
-                              {"add", p.add},
-                              {"threads", p.threads},
-                              {"simd", simd_target()}};
-  if (p.op == Op::group_norm) json["groups"] = p.groups;
-  for (const auto& t : measured.timings) {
-    const bench::Ratio ratio = measured.of_copy(t);
-    json["results"].push_back({{"name", t.name},
-                               {"median_ms", t.median_ms},
-                               {"best_ms", t.best_ms},
-                               {"spread", t.spread},
-                               {"of_copy", ratio.median},
-                               {"of_copy_95", {ratio.low, ratio.high}}});
-  }
-  return json;
 }
 
 }  // namespace equinorm::app

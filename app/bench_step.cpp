@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <chrono>
-#include <nlohmann/json.hpp>
 #include <vector>
 
+#include "bench_json.hpp"
 #include "commands.hpp"
 #include "core/philox.hpp"
 #include "equinorm/status.hpp"
@@ -15,6 +15,7 @@
 #include "nn/optimizer.hpp"
 
 namespace equinorm::app {
+
 void run(const StepOptions& options) {
   if (options.steps == 0 || options.steps > 1'000'000) {
     throw Error("--steps is " + std::to_string(options.steps) + "; expected 1 to 1000000");
@@ -43,11 +44,7 @@ void run(const StepOptions& options) {
   const double spread = (ms[ms.size() * 3 / 4] - ms[ms.size() / 4]) / median;  // the middle half
   const double images = 1000 * static_cast<double>(options.batch) / median;
   if (options.json) {
-    const nlohmann::ordered_json line{
-        {"bench", "step"},      {"engine", "equinorm"},   {"layout", "nhwc"},      {"model", options.model},
-        {"norm", options.norm}, {"batch", options.batch}, {"threads", threads},    {"optimizer", options.optimizer},
-        {"median_ms", median},  {"spread", spread},       {"images_per_s", images}};
-    fmt::print("{}\n", line.dump());
+    fmt::print("{}\n", json_text(options, {threads, median, spread, images}));
     return;
   }
   fmt::print("{} with {} norm, batch {}, {} threads: {:.3f} ms a step (spread {:.0f} %), {:.0f} images/s\n",

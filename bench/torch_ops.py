@@ -303,7 +303,7 @@ def measure(problem, options):
 
 
 def machine():
-    """As app/bench_machine.hpp."""
+    """As app/bench_machine.cpp."""
     lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     today = datetime.datetime.now(datetime.timezone.utc).date()

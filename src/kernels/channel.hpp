@@ -92,18 +92,20 @@ struct CoefficientArrays {
   static constexpr std::size_t kStagger = 48;
 };
 
+inline constexpr double kMostMean = 0x1p100, kMostVariance = 0x1p80, kMostSlope = 0x1p120;
+
 /// Whether floats are too narrow for values with these statistics, though the result may fit. What is not finite never
 /// asks for care: it is NaN either way.
 template <class T>
 bool needs_care(double mean, double variance) {
   if (std::is_same_v<T, double> || !std::isfinite(mean) || !std::isfinite(variance)) return false;
-  return std::abs(mean) > 0x1p100 || variance > 0x1p80;
+  return std::abs(mean) > kMostMean || variance > kMostVariance;
 }
 
 /// The same of a slope.
 template <class T>
 bool needs_care(double slope) {
-  return !std::is_same_v<T, double> && std::isfinite(slope) && std::abs(slope) > 0x1p120;
+  return !std::is_same_v<T, double> && std::isfinite(slope) && std::abs(slope) > kMostSlope;
 }
 
 }  // namespace equinorm::kernels

@@ -154,6 +154,27 @@ struct RowBackward : RowNorm<T> {
   Rows<T> dx;
 };
 
+/// What the coefficients of channels are made of, [channels] each.
+template <class T>
+struct ChannelStatistics {
+  const double *mean, *variance;
+  const Parameter<T>*gamma, *beta;  ///< or nullptr: ones, zeros
+  double epsilon;
+  double* inverse_deviation;  ///< 1/√(σ² + ε), which prepare_channels writes
+};
+
+/// And those of backward.
+template <class T>
+struct ChannelGradients {
+  double values;                ///< of a channel
+  double *sum, *dot;            ///< Σg and Σ g·(x − the mean's upper part), which becomes Σ g·(x − mean)
+  bool exact;                   ///< dot is that already
+  Parameter<T>*dgamma, *dbeta;  ///< or nullptr: not wanted
+};
+
+template <class T>
+struct CoefficientArrays;
+
 /// The kernels for elements of T, in one instruction set.
 template <class T>
 struct Kernels {
@@ -171,6 +192,13 @@ struct Kernels {
   void (*plane_dots)(const Backward<T>& tensors, const PlaneBlock& block, const Coefficients<T>& coefficients,
                      double* sum, double* dot);
   void (*gradient_planes)(const Backward<T>& tensors, const PlaneBlock& block, const Coefficients<T>& coefficients);
+
+  /// Writes what forward needs of channels begin … end − 1 (and `unit`); says whether one of them needs care.
+  bool (*prepare_channels)(const ChannelStatistics<T>& statistics, const CoefficientArrays<T>& coefficients,
+                           std::size_t begin, std::size_t end);
+  /// And what backward needs besides; says whether one needs care, or has sums that are not finite.
+  bool (*finish_channels)(const ChannelStatistics<T>& statistics, const ChannelGradients<T>& gradients,
+                          const CoefficientArrays<T>& coefficients, std::size_t begin, std::size_t end);
 
   /// Rows begin … end − 1, statistics included: layer norm, and RMS norm, which takes no mean.
   void (*layer_forward)(const RowForward<T>& norm, std::size_t begin, std::size_t end);

@@ -97,11 +97,12 @@ Status batch_norm_inference(const BatchNormOptions& options, TensorView<const T>
   checks.workspace(execution, batch_norm_workspace_bytes<T>(x.shape, x.layout, options));
   if (!checks.ok()) return checks.status();
   const Geometry g(x.shape, x.layout, options.lengths);
-  for (std::size_t c = 0; c < g.channels; ++c) {
-    if (variance[c] < 0) {
-      return checks.require(false, "variance[" + std::to_string(c) + "] is " + text_of(variance[c]), "a number >= 0")
-          .status();
-    }
+  const Parameter<T>* const end = variance + g.channels;
+  const auto is_negative = [](Parameter<T> v) { return v < 0; };
+  if (std::count_if(variance, end, is_negative) > 0) {  // unlike a search, by vectors
+    const auto* const at = std::find_if(variance, end, is_negative);
+    return checks.require(false, "variance[" + std::to_string(at - variance) + "] is " + text_of(*at), "a number >= 0")
+        .status();
   }
   if (g.elements == 0) return {};
 

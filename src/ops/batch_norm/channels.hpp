@@ -15,39 +15,29 @@ namespace equinorm::batch_norm {
 template <class T>
 class ForwardChannels {
  public:
-  using P = Parameter<T>;
-
   ForwardChannels(const Geometry& g, const Scratch<T>& scratch, double epsilon, const Affine<T>& affine,
                   const double* mean, const double* variance)
-      : g_(g), s_(scratch), epsilon_(epsilon), affine_(affine), mean_(mean), variance_(variance) {}
+      : g_(g), s_(scratch), of_{mean, variance, affine.gamma, affine.beta, epsilon, scratch.inverse_deviation} {}
 
   const Geometry& geometry() const { return g_; }
   const Scratch<T>& scratch() const { return s_; }
 
-  /// To be called once the statistics of channel c stand, before anything else about it: writes its coefficients at c.
-  void prepare(std::size_t c) const {
-    s_.inverse_deviation[c] = 1.0 / std::sqrt(variance_[c] + epsilon_);
-    s_.coefficients.write_forward(c, channel(c));
-    s_.coefficients.write_unit(c, channel(c), s_.inverse_deviation[c]);
+  const kernels::ChannelStatistics<T>& statistics() const { return of_; }
+
+  /// To be called once the statistics of channels begin … end − 1 stand, before anything else about them: writes their
+  /// coefficients. Says whether one needs care.
+  bool prepare(std::size_t begin, std::size_t end) const {
+    return run_.prepare_channels(of_, s_.coefficients, begin, end);
   }
-  /// All of them; says whether a channel needs care.
-  bool prepare_all() const {
-    bool careful = false;
-    for (std::size_t c = 0; c < g_.channels; ++c) {
-      prepare(c);
-      careful = careful || needs_care(c);
-    }
-    return careful;
-  }
+  bool prepare_all() const { return prepare(0, g_.channels); }
 
   kernels::Channel channel(std::size_t c) const {
-    const double gamma = affine_.gamma == nullptr ? 1.0 : static_cast<double>(affine_.gamma[c]);
-    const double beta = affine_.beta == nullptr ? 0.0 : static_cast<double>(affine_.beta[c]);
-    return {mean_[c], gamma * inverse_deviation(c), beta};
+    const double gamma = of_.gamma == nullptr ? 1.0 : static_cast<double>(of_.gamma[c]);
+    const double beta = of_.beta == nullptr ? 0.0 : static_cast<double>(of_.beta[c]);
+    return {of_.mean[c], gamma * inverse_deviation(c), beta};
   }
-  bool needs_care(std::size_t c) const { return kernels::needs_care<T>(mean_[c], variance_[c]); }
-  double inverse_deviation(std::size_t c) const { return s_.inverse_deviation[c]; }
-  double mean_rest(std::size_t c) const { return kernels::mean_rest<P>(mean_[c]); }
+  bool needs_care(std::size_t c) const { return kernels::needs_care<T>(of_.mean[c], of_.variance[c]); }
+  double inverse_deviation(std::size_t c) const { return of_.inverse_deviation[c]; }
 
   void normalize_carefully(std::size_t c, const kernels::Forward<T>& t) const {
     g_.for_each_run(c, [&](const kernels::Run& run) { kernels::careful_normalize(run, t, channel(c)); });
@@ -56,10 +46,8 @@ class ForwardChannels {
  private:
   const Geometry& g_;
   const Scratch<T>& s_;
-  double epsilon_;
-  Affine<T> affine_;
-  const double* mean_;
-  const double* variance_;
+  kernels::ChannelStatistics<T> of_;
+  const kernels::Kernels<T>& run_ = kernels::get<T>();
 };
 
 /// The channels' gradients: parameters, and the two coefficients that dx needs besides.
@@ -71,26 +59,23 @@ class BackwardChannels {
 
   const ForwardChannels<T>& forward() const { return forward_; }
 
-  /// Takes Σg and Σ g·(x − the mean's upper part) as the kernels summed them (a channel that needs care, or whose sums
-  /// overflowed, is summed here instead) and writes what follows for channel c: its parameters' gradients, and its
-  /// coefficients at c. Says whether it needs care (asked for again, it took 7 % of the time of 49 values a channel).
-  bool finish(std::size_t c, const kernels::Backward<T>& t, double sum, double dot) const {
-    const bool large = forward_.needs_care(c);
-    if (large || !std::isfinite(sum) || !std::isfinite(dot)) {
-      sum = dot = 0;
-      g_.for_each_run(c,
-                      [&](const kernels::Run& run) { kernels::careful_dots(run, t, forward_.channel(c), &sum, &dot); });
-    } else {
-      dot -= sum * forward_.mean_rest(c);
+  /// To be called once scratch's sum and dot of channels begin … end − 1 hold Σg and Σ g·(x − the mean's upper part) as
+  /// the kernels summed them (a channel that needs care, or whose sums overflowed, is summed here instead): writes what
+  /// follows for them, their parameters' gradients and their coefficients. Says whether one needs care.
+  bool finish(std::size_t begin, std::size_t end, const kernels::Backward<T>& t) const {
+    if (!finish(begin, end, false)) return false;
+    bool careful = false;
+    for (std::size_t c = begin; c < end; ++c) {
+      double &sum = s_.sum[c], &dot = s_.dot[c];
+      if (forward_.needs_care(c) || !std::isfinite(sum) || !std::isfinite(dot)) {
+        sum = dot = 0;
+        g_.for_each_run(
+            c, [&](const kernels::Run& run) { kernels::careful_dots(run, t, forward_.channel(c), &sum, &dot); });
+        finish(c, c + 1, true);
+      }
+      careful = careful || needs_care(c);
     }
-    using P = Parameter<T>;
-    if (gradients_.gamma != nullptr) gradients_.gamma[c] = static_cast<P>(dot * forward_.inverse_deviation(c));
-    if (gradients_.beta != nullptr) gradients_.beta[c] = static_cast<P>(sum);
-    s_.sum[c] = sum;
-    s_.dot[c] = dot;
-    const kernels::Channel k = channel(c, sum, dot);
-    s_.coefficients.write_backward(c, k);
-    return large || kernels::needs_care<T>(k.slope);
+    return careful;
   }
 
   // Of a finished channel:
@@ -102,12 +87,16 @@ class BackwardChannels {
   }
 
  private:
-  kernels::Channel channel(std::size_t c) const { return channel(c, s_.sum[c], s_.dot[c]); }
-  kernels::Channel channel(std::size_t c, double sum, double dot) const {
+  bool finish(std::size_t begin, std::size_t end, bool exact) const {
+    return run_.finish_channels(forward_.statistics(),
+                                {values_, s_.sum, s_.dot, exact, gradients_.gamma, gradients_.beta}, s_.coefficients,
+                                begin, end);
+  }
+  kernels::Channel channel(std::size_t c) const {
     const double inverse = forward_.inverse_deviation(c);
     kernels::Channel k = forward_.channel(c);
-    k.offset = sum / values_ * k.scale;
-    k.slope = dot / values_ * inverse * inverse * k.scale;
+    k.offset = s_.sum[c] / values_ * k.scale;
+    k.slope = s_.dot[c] / values_ * inverse * inverse * k.scale;
     return k;
   }
 
@@ -116,6 +105,7 @@ class BackwardChannels {
   const Scratch<T>& s_;
   const double values_ = static_cast<double>(g_.values);
   AffineGradients<T> gradients_;
+  const kernels::Kernels<T>& run_ = kernels::get<T>();
 };
 
 }  // namespace equinorm::batch_norm

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <utility>
 
 #include "core/pages.hpp"
 #include "kernels/column_plan.hpp"
@@ -36,15 +37,16 @@ class Columns {
     }
     const std::size_t rows = sums_.rows;
     if (sums_.tail > 0) run_.column_moments(x + rows * sums_.width, tail_of(sums_), rows, mean, m2);
-    for (std::size_t c = 0; c < g_.channels; ++c) {
-      Moments moments;
-      for (std::size_t at = c; at < sums_.width; at += g_.channels) {
-        const std::size_t count = rows + (at < sums_.tail ? 1 : 0);
-        moments.merge({static_cast<double>(count), mean[at], m2[at]});
-      }
-      out.mean[c] = moments.mean;
-      out.variance[c] = moments.variance();
+    // A channel is one column of each row of a fold.
+    std::copy_n(mean, g_.channels, out.mean);
+    std::copy_n(m2, g_.channels, out.variance);
+    std::size_t count = rows + (sums_.tail > 0 ? 1 : 0);
+    for (std::size_t at = g_.channels; at < sums_.width; at += g_.channels) {
+      const std::size_t more = rows + (at < sums_.tail ? 1 : 0);
+      merge_moments(g_.channels, count, out.mean, out.variance, more, mean + at, m2 + at);
+      count += more;
     }
+    for (std::size_t c = 0; c < g_.channels; ++c) out.variance[c] /= static_cast<double>(count);
   }
 
   void normalize(kernels::Forward<T> t, const ForwardChannels<T>& channels) const {
@@ -89,15 +91,13 @@ class Columns {
       run_.column_dots(part(t, sums.rows * sums.width, tail_of(sums)), tail_of(sums), k, all_sums, all_dots);
     }
     t = t.after_sums(false);
-    bool careful = false;
-    for (std::size_t c = 0; c < g_.channels; ++c) {
-      double sum = 0, dot = 0;
-      for (std::size_t at = c; at < sums.width; at += g_.channels) {
-        sum += all_sums[at];
-        dot += all_dots[at];
+    for (auto [sum, all] : {std::pair(s_.sum, all_sums), std::pair(s_.dot, all_dots)}) {
+      std::fill_n(sum, g_.channels, 0.0);
+      for (std::size_t at = 0; at < sums.width; at += g_.channels) {
+        for (std::size_t c = 0; c < g_.channels; ++c) sum[c] += all[at + c];
       }
-      careful = channels.finish(c, t, sum, dot) || careful;
     }
+    const bool careful = channels.finish(0, g_.channels, t);
     if (careful) {
       for (std::size_t c = 0; c < g_.channels; ++c) channels.differentiate_carefully(c, t);
       return;

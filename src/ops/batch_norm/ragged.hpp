@@ -61,15 +61,14 @@ class Ragged {
         dots(t.at(at), block, coefficients().at(channel), first(task) + channel, second(task) + channel);
       });
     });
-    bool careful = false;
     for (std::size_t c = 0; c < g_.channels; ++c) {
-      double sum = 0, dot = 0;
+      s_.sum[c] = s_.dot[c] = 0;
       for (std::size_t task = 0; task < tasks_; ++task) {
-        sum += first(task)[c];
-        dot += second(task)[c];
+        s_.sum[c] += first(task)[c];
+        s_.dot[c] += second(task)[c];
       }
-      careful = channels.finish(c, rest, sum, dot) || careful;
     }
+    const bool careful = channels.finish(0, g_.channels, rest);
     for (std::size_t c = 0; careful && c < g_.channels; ++c) channels.differentiate_carefully(c, rest);
     parallel_for(tasks_, workers_, [&](std::size_t task) {
       for_each_block(task, [&](std::size_t at, std::size_t channel, std::size_t, const auto& block) {

@@ -25,23 +25,24 @@ class Segments {
     t.stream = streams({t.y});
     t.ahead = t.stream ? p_.group * g_.inner : 0;
     run([&](const Part& part) { moments(part, t.x); },
-        [&](std::size_t c) {
-          finish_statistics(c, out);
-          channels.prepare(c);
+        [&](std::size_t begin, std::size_t end) {
+          finish_statistics(begin, end, out);
+          return channels.prepare(begin, end);
         },
-        [&](const Part& part) { normalize_part(part, t, channels); });
+        [&](const Part& part, bool careful) { normalize_part(part, t, channels, careful); });
   }
 
   void statistics(const T* x, const Statistics& out) const {
     for_each_part([&](const Part& part) { moments(part, x); });
-    for (std::size_t c = 0; c < g_.channels; ++c) finish_statistics(c, out);
+    finish_statistics(0, g_.channels, out);
   }
 
   void normalize(kernels::Forward<T> t, const ForwardChannels<T>& channels) const {
     t.stream = streams({t.y});
-    if (channels.prepare_all() || p_.flat) {
+    const bool careful = channels.prepare_all();
+    if (careful || p_.flat) {
       t.ahead = g_.channels * g_.inner;  // the sample behind
-      for_each_part([&](const Part& part) { normalize_part(part, t, channels); });
+      for_each_part([&](const Part& part) { normalize_part(part, t, channels, careful); });
       return;
     }
     // No statistics keep a channel together: in the order of memory.
@@ -63,8 +64,9 @@ class Segments {
     t.ahead = p_.group * g_.inner;
     if (!channels.forward().prepare_all()) t.gate_first(!t.stream);
     const kernels::Backward<T> rest = t.after_sums(true);
-    run([&](const Part& part) { dots(part, t); }, [&](std::size_t c) { finish_gradients(c, rest, channels); },
-        [&](const Part& part) { differentiate_part(part, rest, channels); });
+    run([&](const Part& part) { dots(part, t); },
+        [&](std::size_t begin, std::size_t end) { return finish_gradients(begin, end, rest, channels); },
+        [&](const Part& part, bool careful) { differentiate_part(part, rest, channels, careful); });
   }
 
  private:
@@ -87,22 +89,23 @@ class Segments {
                  [&](std::size_t unit) { body(part(unit / p_.parts, unit % p_.parts)); });
   }
 
-  /// For each group of channels: reduce(part) for its parts, finish(channel) once, then apply(part) from the last on,
-  /// which is in the caches. Where groups do not go round the threads, their parts are dealt instead.
+  /// For each group of channels: reduce(part) for its parts, finish(begin, end) of its channels once, which says
+  /// whether one needs care, then apply(part, that) from the last on, which is in the caches. Where groups do not go
+  /// round the threads, their parts are dealt instead.
   template <class Reduce, class Finish, class Apply>
   void run(const Reduce& reduce, const Finish& finish, const Apply& apply) const {
     const auto threads = static_cast<std::size_t>(std::max(workers_.threads, 1));
     if (p_.parts == 1 || p_.groups % threads == 0 || p_.groups >= kGroupsOfThread * threads) {
       parallel_for(p_.groups, workers_, [&](std::size_t group) {
         for (std::size_t index = 0; index < p_.parts; ++index) reduce(part(group, index));
-        for (std::size_t c = part(group, 0).begin; c < part(group, 0).end; ++c) finish(c);
-        for (std::size_t index = p_.parts; index-- > 0;) apply(part(group, index));
+        const bool careful = finish(part(group, 0).begin, part(group, 0).end);
+        for (std::size_t index = p_.parts; index-- > 0;) apply(part(group, index), careful);
       });
       return;
     }
     for_each_part(reduce);
-    for (std::size_t c = 0; c < g_.channels; ++c) finish(c);
-    for_each_part(apply);
+    const bool careful = finish(0, g_.channels);
+    for_each_part([&](const Part& part) { apply(part, careful); });
   }
 
   /// Calls body with the kernels for these planes.
@@ -155,33 +158,36 @@ class Segments {
     }
   }
 
-  void finish_statistics(std::size_t c, const Statistics& out) const {
-    Moments total;
-    for (std::size_t part = 0; part < p_.parts; ++part) {
-      const auto count = static_cast<double>(p_.parts == 1 ? g_.values : values_of_part(part));
-      total.merge({count, s_.first[at(c, part)], s_.second[at(c, part)]});
+  void finish_statistics(std::size_t begin, std::size_t end, const Statistics& out) const {
+    for (std::size_t c = begin; c < end; ++c) {
+      Moments total;
+      for (std::size_t part = 0; part < p_.parts; ++part) {
+        const auto count = static_cast<double>(p_.parts == 1 ? g_.values : values_of_part(part));
+        total.merge({count, s_.first[at(c, part)], s_.second[at(c, part)]});
+      }
+      out.mean[c] = total.mean;
+      out.variance[c] = total.variance();
     }
-    out.mean[c] = total.mean;
-    out.variance[c] = total.variance();
   }
 
-  void finish_gradients(std::size_t c, const kernels::Backward<T>& t, const BackwardChannels<T>& channels) const {
-    double sum = 0, dot = 0;
-    for (std::size_t part = 0; part < p_.parts; ++part) {
-      sum += s_.first[at(c, part)];
-      dot += s_.second[at(c, part)];
+  bool finish_gradients(std::size_t begin, std::size_t end, const kernels::Backward<T>& t,
+                        const BackwardChannels<T>& channels) const {
+    for (std::size_t c = begin; c < end; ++c) {
+      s_.sum[c] = s_.dot[c] = 0;
+      for (std::size_t part = 0; part < p_.parts; ++part) {
+        s_.sum[c] += s_.first[at(c, part)];
+        s_.dot[c] += s_.second[at(c, part)];
+      }
     }
-    channels.finish(c, t, sum, dot);
+    return channels.finish(begin, end, t);
   }
 
-  /// Calls ordinary(begin, end) for the channels of a part, all at once, or one by one where careful(c) must take those
-  /// that need it.
+  /// Calls ordinary(begin, end) for the channels of a part, all at once, or if one may need care (`any`) one by one, as
+  /// careful(c) must take those that do.
   template <class NeedsCare, class Ordinary, class Careful>
-  void with_care(const Part& part, const NeedsCare& needs_care, const Ordinary& ordinary,
+  void with_care(const Part& part, bool any, const NeedsCare& needs_care, const Ordinary& ordinary,
                  const Careful& careful) const {
-    bool care = false;
-    for (std::size_t c = part.begin; c < part.end; ++c) care = care || needs_care(c);
-    if (!care) return ordinary(part.begin, part.end);
+    if (!any) return ordinary(part.begin, part.end);
     for (std::size_t c = part.begin; c < part.end; ++c) {
       if (!needs_care(c)) {
         ordinary(c, c + 1);
@@ -191,9 +197,10 @@ class Segments {
     }
   }
 
-  void normalize_part(const Part& part, const kernels::Forward<T>& t, const ForwardChannels<T>& channels) const {
+  void normalize_part(const Part& part, const kernels::Forward<T>& t, const ForwardChannels<T>& channels,
+                      bool careful) const {
     with_care(
-        part, [&](std::size_t c) { return channels.needs_care(c); },
+        part, careful, [&](std::size_t c) { return channels.needs_care(c); },
         [&](std::size_t begin, std::size_t end) {
           for (std::size_t i = part.end_piece; i-- > part.first_piece;) {
             with_kernels([&](const auto& run) {
@@ -206,9 +213,10 @@ class Segments {
         [&](std::size_t c) { channels.normalize_carefully(c, t); });
   }
 
-  void differentiate_part(const Part& part, const kernels::Backward<T>& t, const BackwardChannels<T>& channels) const {
+  void differentiate_part(const Part& part, const kernels::Backward<T>& t, const BackwardChannels<T>& channels,
+                          bool careful) const {
     with_care(
-        part, [&](std::size_t c) { return channels.needs_care(c); },
+        part, careful, [&](std::size_t c) { return channels.needs_care(c); },
         [&](std::size_t begin, std::size_t end) {
           for (std::size_t i = part.end_piece; i-- > part.first_piece;) {
             with_kernels([&](const auto& run) {

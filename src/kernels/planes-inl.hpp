@@ -93,13 +93,16 @@ void PlaneDotSums(const Backward<T>& tensors, const PlaneBlock& block, const Coe
     const Backward<T> t = tensors;
     const Coefficients<T> k = coefficients;
     const auto gradient = [&](std::size_t at, std::size_t c, std::size_t count, auto difference) EQUINORM_INLINE {
-      FetchFar(t.dy + at + kFarAhead<T>);
-      if constexpr (output) FetchFar(t.y + at + kFarAhead<T>);
       const auto g = GatedGradient<gate, output>(D(), t, at, count, difference, Normalizer<D>(PerChannel(), D(), k, c));
       if (writes || (gate == Gate::any && t.g != nullptr)) StoreCount<false>(g, D(), t.g + at, count);
       return g;
     };
-    PlaneDots(t.x, block, k.mean, k.unit, gradient, sum, dot);
+    const auto fetch = [&](std::size_t at) EQUINORM_INLINE {
+      FetchFar(t.x + at);
+      FetchFar(t.dy + at);
+      if constexpr (output) FetchFar(t.y + at);
+    };
+    PlaneDots(t.x, block, k.mean, k.unit, gradient, fetch, sum, dot);
   };
   WithSums(tensors, accumulate);
 }

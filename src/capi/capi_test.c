@@ -717,6 +717,11 @@ static void test_bad_arguments_are_named(void) {
   CHECK(message[8] == 'z');
   CHECK_OK(FORWARD(&good, &y));
   CHECK(strcmp(message, "") == 0);
+  execution.message_bytes = 0; /* no room at all */
+  message[0] = 'z';
+  CHECK_OK(FORWARD(&good, &y));
+  CHECK(FORWARD(NULL, &y) == EQUINORM_INVALID_ARGUMENT);
+  CHECK(message[0] == 'z');
   execution.message = NULL;
   CHECK(FORWARD(NULL, &y) == EQUINORM_INVALID_ARGUMENT);
   CHECK(equinorm_batch_norm_workspace_bytes(NULL, NULL) == 0);

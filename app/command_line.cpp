@@ -163,7 +163,7 @@ void add_bench_ops(CLI::App& bench_command) {
 void add_bench_all(CLI::App& bench_command) {
   auto options = std::make_shared<AllOptions>();
   CLI::App* command = bench_command.add_subcommand(
-      "all", "Every operation beside a copy, oneDNN and its target: speed.md, speed.svg and speed.json (8 minutes)");
+      "all", "Every operation beside a copy, oneDNN and its target: speed.md, speed.svg and speed.json (10 minutes)");
   command->add_flag("--quick", options->quick, "Batches a 16th, half a minute in all: to see that it works");
   command->add_option("--out", options->out, "Directory for the three files")->capture_default_str();
   command->add_option("--visits", options->visits, "How often to go through the table (3, quick 1)")

@@ -53,10 +53,10 @@ class Channels : public testing::Test {
 
   /// What the kernels write, of channels begin … end − 1; the rest is left at −77.
   struct Written {
-    explicit Written(std::size_t count, const std::vector<double>& sums, const std::vector<double>& dots)
+    Written(std::size_t count, std::vector<double> sums, std::vector<double> dots)
         : inverse(count, -77),
-          sum(sums),
-          dot(dots),
+          sum(std::move(sums)),
+          dot(std::move(dots)),
           dgamma(count, P{-77}),
           dbeta(count, P{-77}),
           memory(6 * count, P{-77}) {}

@@ -14,7 +14,6 @@
 #include "nn/train.hpp"
 
 namespace equinorm::app {
-namespace {}  // namespace
 
 void run(const EvalOptions& options) {
   const nn::Checkpoint checkpoint = nn::load_checkpoint(options.file, options.machine.thread_count());

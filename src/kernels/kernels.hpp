@@ -6,7 +6,7 @@
 //
 // mean is the statistic's upper part in the type of computing; what it lacks to the double lies in shift and offset.
 // Columns: one set of coefficients for each column of a matrix. Planes: one for each channel's segments. Rows:
-// statistics for each row, γ and β for each column.
+// statistics for each row, γ and β for each column. What makes the coefficients of many channels is here too.
 #pragma once
 
 #include <cstddef>

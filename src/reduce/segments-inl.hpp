@@ -236,7 +236,7 @@ inline constexpr std::size_t kMostWholeSample = 16 << 10;
 
 /// How many elements behind the place where a pass over segments reads what it reads next is fetched: the same place of
 /// the next sample, or of long ones what lies two pages behind. (Always two pages, all or most of it was other
-/// channels' where samples are short: measured with a second cache of 2 MB, batch norm took up to a tenth longer in
+/// channels' where samples are short: measured with a second cache of 2 MB, batch norm took up to 5 % longer in
 /// training, and 1 to 25 % backward.)
 template <class T>
 HWY_INLINE std::size_t FetchDistance(const PlaneBlock& planes) {

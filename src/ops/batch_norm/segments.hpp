@@ -75,7 +75,7 @@ class Segments {
 
   /// How far from a group of channels the next one lies, to be fetched while this one is written; or 0: if its inputs
   /// are more than kMostFetched bytes the second cache cannot hold both, and what is still to be read would go
-  /// (measured with one of 2 MB: groups of 1 MB and more took 7 to 25 % longer).
+  /// (measured with one of 2 MB: groups of 1 MB and more took 7 to 30 % longer).
   std::size_t next_group(std::size_t inputs) const {
     const std::size_t distance = p_.group * g_.inner;
     return inputs * g_.samples * distance * sizeof(T) <= kMostFetched ? distance : 0;

@@ -1,6 +1,7 @@
 // Checks of arguments, with the one form of message: "[operator] argument is …; expected …".
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -67,13 +68,13 @@ class Checks {
       return require(false, std::string(name) + " has rank " + std::to_string(rank),
                      "rank " + std::to_string(least) + " to " + std::to_string(kMaxRank));
     }
-    std::size_t room = most<T>();
+    std::size_t elements = 1;
+    bool fits = true;
     for (std::size_t i = 0; i < rank; ++i) {
-      if (view.shape[i] == 0) continue;
-      if (view.shape[i] > room) return require(false, is(name, view), "fewer elements than memory can hold");
-      room /= view.shape[i];
+      fits = fits && !__builtin_mul_overflow(elements, std::max<std::size_t>(view.shape[i], 1), &elements);
     }
-    return *this;
+    if (fits && elements <= most<T>()) return *this;
+    return require(false, is(name, view), "fewer elements than memory can hold");
   }
 
   /// A dense tensor of rank 2–5 with channels.

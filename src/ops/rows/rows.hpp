@@ -39,9 +39,11 @@ struct Matrix {
   Matrix(const Shape& shape, std::size_t axes, const std::size_t* sample_lengths)
       : lengths(axes < shape.rank() ? sample_lengths : nullptr) {
     for (std::size_t i = 0; i < shape.rank(); ++i) (i + axes < shape.rank() ? rows : features) *= shape[i];
-    if (lengths != nullptr) samples = shape[0];
+    positions = valid = rows;
+    if (lengths == nullptr) return;
+    samples = shape[0];
     positions = samples == 0 ? 0 : rows / samples;
-    valid = lengths == nullptr ? rows : std::accumulate(lengths, lengths + samples, std::size_t{0});
+    valid = std::accumulate(lengths, lengths + samples, std::size_t{0});
   }
 
   std::size_t length(std::size_t n) const { return lengths == nullptr ? positions : lengths[n]; }
@@ -115,10 +117,10 @@ Checks& check_like(Checks& checks, std::string_view name, const TensorView<T>& v
                    const Options& o, bool optional = false) {
   if (!checks.ok() || (view.data == nullptr && (optional || x.shape.elements() == 0))) return checks;
   checks.present(name, view.data != nullptr).same_shape(name, view, x);
-  const Matrix m(x.shape, o.axes, nullptr);
   const std::size_t stride = view.row_stride;
-  const bool fits = stride == 0 || (stride >= m.features && (m.rows < 2 || stride <= Checks::most<T>() / m.rows));
-  return checks.require(fits, [&] {
+  if (stride == 0) return checks;
+  const Matrix m(x.shape, o.axes, nullptr);
+  return checks.require(stride >= m.features && (m.rows < 2 || stride <= Checks::most<T>() / m.rows), [&] {
     return Checks::Text(std::string(name) + " has a row stride of " + std::to_string(stride),
                         "0 (dense) or at least " + std::to_string(m.features) + ", the elements of a row");
   });
@@ -152,7 +154,7 @@ bool keeps_aside(const kernels::RowForward<T>& norm, const Matrix& m) {
 /// Runs kernel(norm, begin, end) over all valid rows. Where there is a residual, but its sum has no place and is not
 /// kept aside, y is its place.
 template <class T, class Kernel>
-void run_forward(const Matrix& m, kernels::RowForward<T> norm, Kernel kernel, const Execution& execution) {
+void run_forward(const Matrix& m, kernels::RowForward<T>&& norm, Kernel kernel, const Execution& execution) {
   const Workers workers = workers_of_rows(m, execution);
   m.clear(norm.sum, m.features, workers);
   norm.stream = streams(norm.y, m);
@@ -168,7 +170,7 @@ void run_forward(const Matrix& m, kernels::RowForward<T> norm, Kernel kernel, co
 /// Runs kernel(norm, begin, end, dgamma, dbeta) over all valid rows, and writes the parameters' gradients. The
 /// kernel adds to dgamma and dbeta unless they are null, as dbeta is if it is not wanted, and both if neither is.
 template <class T, class Kernel>
-void run_backward(const Matrix& m, kernels::RowBackward<T> norm, const AffineGradients<T>& gradients, Kernel kernel,
+void run_backward(const Matrix& m, kernels::RowBackward<T>&& norm, const AffineGradients<T>& gradients, Kernel kernel,
                   const Execution& execution) {
   norm.stream = streams(norm.dx, m);
   const Workers workers = workers_of_rows(m, execution);

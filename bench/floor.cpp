@@ -108,7 +108,7 @@ std::uint8_t Run(const Visit& v, std::size_t offset, std::size_t bytes) {
   for (std::size_t end = offset + bytes; offset < end; offset += kPageBytes) {
     const std::size_t count = std::min(kPageBytes, end - offset);
     if (v.in[1] != nullptr) ReadLines(v.in[1] + offset, count);
-    FetchToWrite(v.out[0] + offset, count);
+    ClaimLines(v.out[0] + offset, count);
     all = static_cast<std::uint8_t>(all | PassAny(v, offset, count));
   }
   return all;

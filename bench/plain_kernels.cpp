@@ -270,7 +270,7 @@ HWY_NOINLINE void ApplyColumns(Data<T> t, std::size_t begin, std::size_t rows, s
       const std::size_t at = begin + r * stride, count = std::min(page, rows - r) * columns;
       if constexpr (K::kBackward) ReadLines(t.dy + at, count);
       if constexpr (K::kAdd && !K::kBackward) ReadLines(t.residual + at, count);
-      FetchToWrite(t.out + at, count);
+      ClaimLines(t.out + at, count);
     }
     const std::size_t count = std::min(tile, rows - r);
     if (narrow) {

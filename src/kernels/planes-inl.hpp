@@ -69,6 +69,7 @@ void NormalizePlanes(const Forward<T>& tensors, const PlaneBlock& block, const C
         ForEachVector<T, kPlaneVectors<gate>>(
             s * stride + c * spacing, length,
             [&](std::size_t at) EQUINORM_INLINE {
+              if (!t.stream) ClaimLine(t.y + at + kClaimAhead<T>);
               if (!fetches) return;
               hwy::Prefetch(t.x + at + t.ahead);
               if constexpr (residual) FetchFar(t.residual + at + kFarAhead<T>);
@@ -121,6 +122,7 @@ void GradientPlanes(const Backward<T>& tensors, const PlaneBlock& block, const C
         ForEachVector<T, kPlaneVectors<gate>>(
             s * stride + c * spacing, length,
             [&](std::size_t at) EQUINORM_INLINE {
+              if (!t.stream) ClaimLine(t.dx + at + kClaimAhead<T>);
               FetchFar(t.x + at + t.ahead);
               FetchFar(t.dy + at + t.ahead);
               if constexpr (output) FetchFar(t.y + at + t.ahead);

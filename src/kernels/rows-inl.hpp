@@ -173,6 +173,12 @@ HWY_INLINE void FetchAhead(const T* p) {
   }
 }
 
+/// Claims what WriteRow will write at y + offset soon, once a line.
+template <class T>
+HWY_INLINE void ClaimAhead(T* y, std::size_t offset) {
+  if (offset * sizeof(T) % kLineBytes == 0) ClaimLine(y + offset + kClaimAhead<T>);
+}
+
 /// sum = x + residual, rounded to T. Three rows side by side are more than memory foresees.
 template <bool kMuch, class T>
 HWY_INLINE void AddRow(const T* x, const T* residual, T* sum, std::size_t features) {
@@ -225,16 +231,16 @@ HWY_INLINE void NormalizeRow(const RowForward<T>& n, const RowCoefficients<T>& k
   const auto write = [&](const auto& fetch) EQUINORM_INLINE {
     WriteRow<kStream, kGate>(Tag<T>(), y, n.features,
                              [&](std::size_t i, std::size_t offset, std::size_t count) EQUINORM_INLINE {
-                               fetch(next + i + offset);
+                               fetch(i, offset);
                                return output(i, offset, count);
                              });
   };
   if constexpr (!kStream) {
-    write([](const T*) EQUINORM_INLINE {});
+    write([=](std::size_t i, std::size_t offset) EQUINORM_INLINE { ClaimAhead(y + i, offset); });
   } else if (sizeof(T) == 2 || (!kGate && n.features * sizeof(T) > kLongRow)) {
-    write([](const T* p) EQUINORM_INLINE { FetchFar(p); });
+    write([=](std::size_t i, std::size_t offset) EQUINORM_INLINE { FetchFar(next + i + offset); });
   } else {
-    write([](const T* p) EQUINORM_INLINE { hwy::Prefetch(p); });
+    write([=](std::size_t i, std::size_t offset) EQUINORM_INLINE { hwy::Prefetch(next + i + offset); });
   }
 }
 
@@ -294,6 +300,7 @@ HWY_INLINE RowSums SumsBesideOutput(const T* row, std::size_t features, Paramete
             EQUINORM_INLINE { return LoadCount(d, piece + i, count); },
         sums);
     WriteRow<false>(d, y + begin, length, [&](std::size_t i, std::size_t offset, std::size_t count) EQUINORM_INLINE {
+      ClaimAhead(y + begin + i, offset);
       return output(begin + i, offset, count);
     });
   }
@@ -799,6 +806,8 @@ HWY_NOINLINE void GradientOfRow(const RowBackward<T>& n, std::size_t w, const Ro
         if constexpr (kMuch) {
           FetchFar(x_r + at + kFarAhead<T>);
           FetchFar(dy_r + at + kFarAhead<T>);
+        } else {
+          ClaimAhead(dx + i, v * kLanes);
         }
         const auto h_r = hn::Mul(LoadElements(d, dy_r + at), weights);
         if constexpr (kCentered) pairs.first[v] = hn::Add(pairs.first[v], h_r);

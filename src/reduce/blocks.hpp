@@ -30,5 +30,8 @@ template <class T>
 inline constexpr std::size_t kAhead = 4096 / sizeof(T);
 template <class T>
 inline constexpr std::size_t kFarAhead = 2 * kAhead<T>;
+/// How many elements before it writes them such a pass claims their lines.
+template <class T>
+inline constexpr std::size_t kClaimAhead = 1024 / sizeof(T);
 
 }  // namespace equinorm

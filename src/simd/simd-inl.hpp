@@ -44,10 +44,18 @@ HWY_INLINE void FetchFar(const T* p) {
   __builtin_prefetch(p, 0, 2);
 }
 
-/// Fetches the lines of the `count` elements at p, which are to be written.
+/// Fetches the line at p, which is to be written: for passes along memory whose outputs stay in the caches. Stores
+/// leave in their order, so one whose line is far holds up all behind it, and loads from the same place of another page
+/// wait for those.
 template <class T>
-HWY_INLINE void FetchToWrite(T* p, std::size_t count) {
-  for (std::size_t i = 0; i < count; i += kLineBytes / sizeof(T)) __builtin_prefetch(p + i, 1, 3);
+HWY_INLINE void ClaimLine(T* p) {
+  __builtin_prefetch(p, 1, 3);
+}
+
+/// The same for the lines of the `count` elements at p.
+template <class T>
+HWY_INLINE void ClaimLines(T* p, std::size_t count) {
+  for (std::size_t i = 0; i < count; i += kLineBytes / sizeof(T)) ClaimLine(p + i);
 }
 
 /// Reads a byte of each line of the `count` elements at p: unlike a fetch, it is waited for.

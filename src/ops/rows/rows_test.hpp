@@ -344,8 +344,9 @@ TYPED_TEST_P(RowNorm, GivesTheSameBitsOnEveryTargetAndNumberOfThreads) {
   }
 }
 
-/// Short rows, which backward goes through one by one where there are registers enough (of RMS norm if dβ is not
-/// wanted), else by blocks; and rows among them that overflow, which it goes through element by element.
+/// Rows of up to a page of what is computed in, which backward goes through one by one where there are registers enough
+/// (of RMS norm if dβ is not wanted), else by blocks, and longer ones; and rows among them that overflow, which it goes
+/// through element by element.
 TYPED_TEST_P(RowNorm, GivesTheSameBitsHoweverBackwardGoesThroughRows) {
   EQUINORM_ROW_TYPES;
   testing_tools::SeenBits seen;
@@ -356,7 +357,7 @@ TYPED_TEST_P(RowNorm, GivesTheSameBitsHoweverBackwardGoesThroughRows) {
     });
   };
   const std::vector<std::size_t> eight_and_one = {0, 1, 2, 3, 4, 5, 6, 7, 8};
-  for (const std::size_t features : {32U, 384U, 512U, 544U}) {
+  for (const std::size_t features : {32U, 512U, 544U, 1024U, 1056U}) {
     for (const std::size_t rows : {1U, 8U, 9U, 33U, 100U}) {
       C clean({rows, features, ""}, cases::values()[0], 13);
       clean.add = features == 32;

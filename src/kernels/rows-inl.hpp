@@ -220,6 +220,8 @@ struct RowOutput {
 
 /// Rows longer than this (bytes) go one by one: two of them and their y would crowd the first cache.
 inline constexpr std::size_t kLongRow = 6 << 10;
+/// The longest row (bytes) beside which the first cache holds γ.
+inline constexpr std::size_t kMostBesideGamma = 16 << 10;
 
 /// y of a row. Where there is much of it, next, the row that will take this one's place, is fetched, if long or of
 /// halves into the second cache: memory would wait else for the statistics of these rows. Then y goes around the
@@ -310,8 +312,8 @@ HWY_INLINE RowSums SumsBesideOutput(const T* row, std::size_t features, Paramete
 /// Forward, the rows first … last − 1, at least one. What the sums of a row end in (lanes added one to another, a root,
 /// a quotient) is waited for step by step; so y of the row before is written between these sums and their end, or
 /// beside these sums, and the end comes about while the sums of the next row are taken. Behind the row that is written,
-/// the next to be read is the `ahead`-th. (n and affine by values, in registers: a store may not be thought to change
-/// them.)
+/// the next to be read is the `ahead`-th; 0: none, and γ is fetched meanwhile. (n and affine by values, in registers: a
+/// store may not be thought to change them.)
 template <bool kCentered, Run kRun, class T>
 HWY_INLINE void NormalizeRun(const RowForward<T> n, const RowAffine<T> affine, std::size_t first, std::size_t last,
                              std::size_t ahead) {
@@ -338,7 +340,10 @@ HWY_INLINE void NormalizeRun(const RowForward<T> n, const RowAffine<T> affine, s
     };
     if (kByCase && much && !added) return take([](const T* p) EQUINORM_INLINE { FetchAhead<true>(p); });
     if (!kCentered) return take([](const T*) EQUINORM_INLINE {});  // little is done: a fetch would take as long
-    const std::size_t ahead_of_sums = added ? 0 : kAhead<T>;       // what follows has not been added yet
+    if (kUsual && ahead == 0 && n.features * sizeof(T) <= kMostBesideGamma) {
+      return take([=, gamma = n.gamma](const T* p) EQUINORM_INLINE { hwy::Prefetch(gamma + (p - row)); });
+    }
+    const std::size_t ahead_of_sums = added ? 0 : kAhead<T>;  // what follows has not been added yet
     return take([=](const T* p) EQUINORM_INLINE { hwy::Prefetch(p + ahead_of_sums); });
   };
   RowCoefficients<T> k{};
@@ -452,9 +457,9 @@ void NormalizeRows(const RowForward<T>& norm, std::size_t begin, std::size_t end
   }
   const auto normalize = [&](auto run_case) HWY_ATTR {
     const bool alone = n.features * sizeof(T) > kLongRow;
-    const std::size_t run = alone ? 1 : end - begin;
+    const std::size_t run = alone ? 1 : end - begin, next = alone ? 1 : 2, ahead = end - begin == 1 ? 0 : next;
     for (std::size_t first = begin; first < end; first += run) {
-      NormalizeRun<kCentered, run_case>(n, affine, first, std::min(first + run, end), alone ? 1 : 2);
+      NormalizeRun<kCentered, run_case>(n, affine, first, std::min(first + run, end), ahead);
     }
   };
   if constexpr (kByCase) {

@@ -115,10 +115,11 @@ Checks& check_x(Checks& checks, const Options& o, const TensorView<T>& x) {
 template <class T, class U>
 Checks& check_like(Checks& checks, std::string_view name, const TensorView<T>& view, const TensorView<U>& x,
                    const Options& o, bool optional = false) {
-  if (!checks.ok() || (view.data == nullptr && (optional || x.shape.elements() == 0))) return checks;
-  checks.present(name, view.data != nullptr).same_shape(name, view, x);
+  if (view.data == nullptr && (optional || x.shape.elements() == 0)) return checks;
   const std::size_t stride = view.row_stride;
-  if (stride == 0) return checks;
+  if (view.data != nullptr && stride == 0 && view.shape == x.shape) return checks;  // nearly always
+  checks.present(name, view.data != nullptr).same_shape(name, view, x);
+  if (!checks.ok() || stride == 0) return checks;
   const Matrix m(x.shape, o.axes, nullptr);
   return checks.require(stride >= m.features && (m.rows < 2 || stride <= Checks::most<T>() / m.rows), [&] {
     return Checks::Text(std::string(name) + " has a row stride of " + std::to_string(stride),

@@ -780,7 +780,10 @@ TYPED_TEST_P(RowNorm, BadArgumentsAreNamedAndNothingIsWritten) {
   fails("normalized_axes is 0", [](auto& a, auto&) { a.options.normalized_axes = 0; });
   fails("normalized_axes is 3; expected 1 to 2", [](auto& a, auto&) { a.options.normalized_axes = 3; });
   fails("at least one element", [](auto& a, auto&) { a.x.shape = {4, 0}; });
-  fails("fewer elements than memory", [](auto& a, auto&) { a.x.shape = {std::size_t{1} << 40, std::size_t{1} << 40}; });
+  // More elements than size_t counts; more bytes than memory has.
+  for (const std::size_t extent : {std::size_t{1} << 40, std::size_t{1} << 31}) {
+    fails("fewer elements than memory", [extent](auto& a, auto&) { a.x.shape = {extent, extent}; });
+  }
   fails("x is null", [](auto& a, auto&) { a.x.data = nullptr; });
   fails("x has a row stride of 2", [](auto& a, auto&) { a.x.row_stride = 2; });
   fails("y is null", [](auto& a, auto&) { a.y.data = nullptr; });

@@ -171,8 +171,8 @@ void NormalizeColumns(const Forward<T>& tensors, const Block& block, const Coeff
       const Coefficients<T> k = coefficients;
       TileFetch<in_order, 1, T> fetch(block, t.stream, t.ahead);
       const Claim<T> claim{t.claim ? t.y : nullptr, t.residual};
-      // Of rows too long for that, where a vector is a line (measured: of 512 and more columns 2 to 11 % less; of dx up
-      // to 8 % more, and by halves of lines up to a tenth).
+      // Of rows too long for that, where a vector is a line (measured: of 512 and more columns up to 11 % less; of dx
+      // up to 8 % more, and by halves of lines up to a tenth).
       const bool claims_ahead = kMasks && !in_order && !t.stream && block.columns > kMostClaimedOfOne;
       ForEachTile<T, 1>(
           block, t.stream, claim,

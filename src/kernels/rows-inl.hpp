@@ -775,7 +775,7 @@ HWY_NOINLINE void GradientPanels(const RowBackward<T>& n, RowCoefficients<T>* k,
 }
 
 /// The longest rows that go one by one are of a page: two of them, dx and the columns' sums have to fit in the first
-/// cache with room to spare (measured; of 1280 floats RMS norm took 2 % longer, of 1536 7).
+/// cache with room to spare (measured: of 1280 floats layer norm took 8 % less, RMS norm 2 more, of 1536 2 less and 7).
 template <class P>
 inline constexpr std::size_t kMostOneByOne = kPageBytes / sizeof(P);
 

@@ -46,7 +46,7 @@ HWY_INLINE void FetchFar(const T* p) {
 
 /// Fetches the line at p, which is to be written: for passes along memory whose outputs stay in the caches. Stores
 /// leave in their order, so one whose line is far holds up all behind it, and loads from the same place of another page
-/// wait for those.
+/// seem to wait for those.
 template <class T>
 HWY_INLINE void ClaimLine(T* p) {
   __builtin_prefetch(p, 1, 3);

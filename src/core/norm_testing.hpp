@@ -85,7 +85,7 @@ struct StatisticsRoundings {
   static constexpr double kNoOutlier = 2, kOutlier = 4;
   static double excess(const cases::ValueCase& value) { return value.outlier == 0 ? kNoOutlier : kOutlier; }
 
-  static constexpr double kOfEight = 7, kOfMany = 13;  ///< of a sum of floats: of eight, and the most of any
+  static constexpr double kOfFour = 10, kOfMany = 13;  ///< of sums of floats: of four of eight, and the most of any
 
   template <class T>
   static StatisticsRoundings of(double terms, double excess = kNoOutlier, double of_floats = kOfMany) {

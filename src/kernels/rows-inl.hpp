@@ -293,20 +293,18 @@ template <bool kCentered, class T, class Output>
 HWY_INLINE RowSums SumsBesideOutput(const T* row, std::size_t features, Parameter<T> shift, const Output& output,
                                     T* y) {
   constexpr Tag<T> d;
-  LanePairs<Tag<T>> sums;
+  RowAdder<kCentered, T> sums;
   for (std::size_t begin = 0; begin < features; begin += kPieceOfRow) {
     const std::size_t length = std::min(features - begin, kPieceOfRow);
-    AddDifferences<kCentered, T>(
-        length, shift,
-        [=, piece = row + begin](std::size_t i, std::size_t count)
-            EQUINORM_INLINE { return LoadCount(d, piece + i, count); },
-        sums);
+    sums.Add(length, shift, [=, piece = row + begin](std::size_t i, std::size_t count) EQUINORM_INLINE {
+      return LoadCount(d, piece + i, count);
+    });
     WriteRow<false>(d, y + begin, length, [&](std::size_t i, std::size_t offset, std::size_t count) EQUINORM_INLINE {
       ClaimAhead(y + begin + i, offset);
       return output(begin + i, offset, count);
     });
   }
-  return FoldRow<kCentered, Tag<T>>(sums);
+  return sums.End();
 }
 
 /// Forward, the rows first … last − 1, at least one. What the sums of a row end in (lanes added one to another, a root,
@@ -426,7 +424,7 @@ HWY_NOINLINE void NormalizeAside(const RowForward<T>& n, RowAffine<T> affine, st
         Unroll<vectors>([&](auto v) EQUINORM_INLINE { values[v] = output(i, v * kLanes, count); });
         StoreVectors<true>(values, d, y + i, count);
       };
-      LanePairs<D> sums;
+      RowAdder<kCentered, T> sums;
       Parameter<T> shift = 0;
       for (std::size_t begin = 0; begin < n.features; begin += kPieceOfRow) {
         const std::size_t end = std::min(begin + kPieceOfRow, n.features);
@@ -434,13 +432,11 @@ HWY_NOINLINE void NormalizeAside(const RowForward<T>& n, RowAffine<T> affine, st
         for (; i + 2 * kLanes <= end; i += 2 * kLanes) take(Constant<2>(), i, kLanes);
         for (; i < end; i += kLanes) take(Constant<1>(), i, std::min(end - i, kLanes));
         if (kCentered && begin == 0) shift = RowShift(made, n.features);
-        AddDifferences<kCentered, T>(
-            end - begin, shift,
-            [=, piece = made + begin](std::size_t at, std::size_t count)
-                EQUINORM_INLINE { return LoadCount(d, piece + at, count); },
-            sums);
+        sums.Add(end - begin, shift, [=, piece = made + begin](std::size_t at, std::size_t count) EQUINORM_INLINE {
+          return LoadCount(d, piece + at, count);
+        });
       }
-      EndRow<kCentered>(n, r, made, FoldRow<kCentered, D>(sums), shift, inverse_features, k);
+      EndRow<kCentered>(n, r, made, sums.End(), shift, inverse_features, k);
     }
     std::swap(written, ended);
     std::swap(ended, made);

@@ -115,31 +115,40 @@ HWY_INLINE void ForEachPart(D, std::size_t length, const Body& body, const Last&
 template <class D>
 using LanePairs = PairSums<D, LaneSums<D>::kVectors>;
 
-/// Adds the pairs of one segment of `length` values: value(i) gives those of the vector at i, last(i, count) those of
-/// its first `count` lanes and anything else in the others. kWaits: sums wait until kSumsTogether of them are widened.
-template <bool kWaits = false, class D, class Value, class Last>
-HWY_INLINE void AddPairs(D d, std::size_t length, const Value& value, const Last& last, LanePairs<D>& sums) {
-  constexpr std::size_t kLanes = hn::MaxLanes(D());
-  const std::size_t whole = length / kSegmentLanes;
-  const auto at = [&](std::size_t group, std::size_t v)
-                      EQUINORM_INLINE { return value(group * kSegmentLanes + v * kLanes); };
-  if constexpr (kWaits) {
-    constexpr std::size_t kAll = kSumsTogether * kTogether;
-    typename LanePairs<D>::Sums waiting;
-    for (std::size_t j = 0; j < whole; j += kTogether) {
-      waiting.Add(j + kTogether <= whole ? LanePairs<D>::Together(j, at) : LanePairs<D>::Fewer(j, whole, at));
-      if ((j + kTogether) % kAll != 0 && j + kTogether < whole) continue;
-      sums.Add(waiting);
-      waiting = {};
-    }
-  } else {
-    std::size_t j = 0;
-    for (; j + kTogether <= whole; j += kTogether) sums.Add(LanePairs<D>::Together(j, at));
-    if (j < whole) sums.Add(LanePairs<D>::Fewer(j, whole, at));
+/// What waits to be added to such sums, until kSumsTogether of what kTogether pairs came to are widened as one.
+template <class D>
+class WaitingPairs {
+ public:
+  HWY_INLINE WaitingPairs() {}  // a default one would be compiled for another processor
+  HWY_INLINE void Add(const typename LanePairs<D>::Sums& pairs) { pairs_.Add(pairs), ++count_; }
+  HWY_INLINE bool full() const { return count_ == kSumsTogether; }
+  HWY_INLINE void End(LanePairs<D>& sums) {
+    sums.Add(pairs_);
+    pairs_ = {};
+    count_ = 0;
   }
-  if (whole * kSegmentLanes == length) return;
-  sums.Add(LanePairs<D>::Fewer(whole, whole + 1, [&](std::size_t group, std::size_t v) EQUINORM_INLINE {
-    const std::size_t i = group * kSegmentLanes + v * kLanes, count = std::min(length - std::min(i, length), kLanes);
+
+ private:
+  typename LanePairs<D>::Sums pairs_;
+  std::size_t count_ = 0;
+};
+
+/// The pairs of the groups of 32 values of a segment: value(i) gives those of the vector at i.
+template <class D, class Value>
+HWY_INLINE auto PairsOfGroups(D, const Value& value) {
+  return [&](std::size_t group, std::size_t v)
+             EQUINORM_INLINE { return value(group * kSegmentLanes + v * hn::MaxLanes(D())); };
+}
+
+/// Adds the pairs of the rest of a segment from `begin` on, fewer than 32 values: last(i, count) gives those of the
+/// first `count` lanes of the vector at i, and anything else in the others.
+template <class D, class Value, class Last>
+HWY_INLINE void AddLastPairs(D d, std::size_t begin, std::size_t length, const Value& value, const Last& last,
+                             LanePairs<D>& sums) {
+  constexpr std::size_t kLanes = hn::MaxLanes(D());
+  if (begin == length) return;
+  sums.Add(LanePairs<D>::Fewer(0, 1, [&](std::size_t, std::size_t v) EQUINORM_INLINE {
+    const std::size_t i = begin + v * kLanes, count = std::min(length - std::min(i, length), kLanes);
     if (count == kLanes) return value(i);
     if (count == 0) return Pair<D>{hn::Zero(d), hn::Zero(d), hn::Zero(d)};
     const Pair<D> pair = last(i, count);
@@ -147,6 +156,25 @@ HWY_INLINE void AddPairs(D d, std::size_t length, const Value& value, const Last
     return Pair<D>{hn::IfThenElseZero(mask, pair.value), hn::IfThenElseZero(mask, pair.a),
                    hn::IfThenElseZero(mask, pair.b)};
   }));
+}
+
+/// Adds the pairs of one segment. kWaits: sums wait (see WaitingPairs).
+template <bool kWaits = false, class D, class Value, class Last>
+HWY_INLINE void AddPairs(D d, std::size_t length, const Value& value, const Last& last, LanePairs<D>& sums) {
+  const std::size_t whole = length / kSegmentLanes;
+  const auto at = PairsOfGroups(d, value);
+  if constexpr (kWaits) {
+    WaitingPairs<D> waiting;
+    for (std::size_t j = 0; j < whole; j += kTogether) {
+      waiting.Add(j + kTogether <= whole ? LanePairs<D>::Together(j, at) : LanePairs<D>::Fewer(j, whole, at));
+      if (waiting.full() || j + kTogether >= whole) waiting.End(sums);
+    }
+  } else {
+    std::size_t j = 0;
+    for (; j + kTogether <= whole; j += kTogether) sums.Add(LanePairs<D>::Together(j, at));
+    if (j < whole) sums.Add(LanePairs<D>::Fewer(j, whole, at));
+  }
+  AddLastPairs(d, whole * kSegmentLanes, length, value, last, sums);
 }
 
 /// The total of one of the two, lanes added by halves.

@@ -1,10 +1,10 @@
 // What the kernels add to Highway. Included once per instruction set (the guard toggles); everything here lives in
 // that target's namespace.
 //
-// Statistics add up to kTogether values as they are computed; such sums are widened, a vector of floats to two of
-// doubles, and added in double. The same bits on all instruction sets: each step rounds alike on all, a product and a
-// sum of floats at once (MulAdd), or not at all (a product of two floats is exact in double, fused with an addition or
-// not).
+// Statistics add up to kTogether values as they are computed, and up to kSumsTogether such sums, or four times as many;
+// these are widened, a vector of floats to two of doubles, and added in double. The same bits on all instruction sets:
+// each step rounds alike on all, a product and a sum of floats at once (MulAdd), or not at all (a product of two floats
+// is exact in double, fused with an addition or not).
 #if defined(EQUINORM_SIMD_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef EQUINORM_SIMD_INL_HPP
 #undef EQUINORM_SIMD_INL_HPP

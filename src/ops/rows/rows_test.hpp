@@ -180,7 +180,7 @@ struct Bounds {
 
   void check_forward(const std::string& what, double excess = 2) const {
     const auto roundings =
-        StatisticsRoundings::of<T>(static_cast<double>(call.features) / 32 + 8, excess, StatisticsRoundings::kOfEight);
+        StatisticsRoundings::of<T>(static_cast<double>(call.features) / 32 + 8, excess, StatisticsRoundings::kOfFour);
     const auto of_mean = static_cast<Real>(roundings.mean), of_variance = static_cast<Real>(roundings.variance);
     for (std::size_t r = 0; r < call.rows; ++r) {
       const Real sigma = std::sqrt(want.variance[r]);

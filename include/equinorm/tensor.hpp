@@ -31,7 +31,11 @@ class Shape {
     return product;
   }
 
-  friend bool operator==(const Shape&, const Shape&) = default;
+  friend bool operator==(const Shape& a, const Shape& b) {
+    bool same = a.rank_ == b.rank_;
+    for (std::size_t i = 0; i < kMaxRank; ++i) same = same && a.extents_[i] == b.extents_[i];
+    return same;
+  }
 
  private:
   std::array<std::size_t, kMaxRank> extents_{};

@@ -47,34 +47,33 @@ class Checks {
   /// The same, where make() → Text: called only on failure, since texts allocate and operations must not.
   template <class MakeText>
   Checks& require(bool holds, const MakeText& make) {
-    if (!holds && status_.ok()) {
-      const Text text = make();
-      const auto& [what, expected] = text;
-      status_ = {StatusCode::invalid_argument, "[" + std::string(op_) + "] " + what + "; expected " + expected};
-    }
+    if (!holds) [[unlikely]]
+      fail(make);
     return *this;
   }
 
   Checks& epsilon(double value) {
-    if (value >= 1e-30 && std::isfinite(value)) return *this;
-    return require(false, "epsilon is " + text_of(value), "a finite number of at least 1e-30");
+    return require(value >= 1e-30 && std::isfinite(value),
+                   [&] { return Text("epsilon is " + text_of(value), "a finite number of at least 1e-30"); });
   }
 
   /// A tensor of a rank from `least` on, whose size in bytes a pointer difference can hold.
   template <class T>
   Checks& extents(std::string_view name, const TensorView<T>& view, std::size_t least) {
     const std::size_t rank = view.shape.rank();
-    if (rank < least || rank > kMaxRank) {
-      return require(false, std::string(name) + " has rank " + std::to_string(rank),
-                     "rank " + std::to_string(least) + " to " + std::to_string(kMaxRank));
+    if (rank < least || rank > kMaxRank) [[unlikely]] {
+      return require(false, [&] {
+        return Text(std::string(name) + " has rank " + std::to_string(rank),
+                    "rank " + std::to_string(least) + " to " + std::to_string(kMaxRank));
+      });
     }
     std::size_t elements = 1;
     bool fits = true;
     for (std::size_t i = 0; i < rank; ++i) {
       fits = fits && !__builtin_mul_overflow(elements, std::max<std::size_t>(view.shape[i], 1), &elements);
     }
-    if (fits && elements <= most<T>()) return *this;
-    return require(false, is(name, view), "fewer elements than memory can hold");
+    return require(fits && elements <= most<T>(),
+                   [&] { return Text(is(name, view), "fewer elements than memory can hold"); });
   }
 
   /// A dense tensor of rank 2–5 with channels.
@@ -173,6 +172,15 @@ class Checks {
     return require(is_dense, [&] {
       return Text(std::string(name) + " has a row stride of " + std::to_string(view.row_stride), "0: a dense tensor");
     });
+  }
+
+  /// Out of the way: calls on little data take as long as their checks.
+  template <class MakeText>
+  [[gnu::cold, gnu::noinline]] void fail(const MakeText& make) {
+    if (!ok()) return;
+    const Text text = make();
+    const auto& [what, expected] = text;
+    status_ = {StatusCode::invalid_argument, "[" + std::string(op_) + "] " + what + "; expected " + expected};
   }
 
   std::string_view op_;

@@ -111,20 +111,29 @@ Checks& check_x(Checks& checks, const Options& o, const TensorView<T>& x) {
   return checks.lengths(m.lengths, m.samples, m.positions);
 }
 
+/// check_like for what is seldom seen.
+template <class T, class U>
+[[gnu::noinline]] void check_unusual(Checks& checks, std::string_view name, const TensorView<T>& view,
+                                     const TensorView<U>& x, const Options& o) {
+  if (view.data == nullptr && x.shape.elements() == 0) return;
+  checks.present(name, view.data != nullptr).same_shape(name, view, x);
+  const std::size_t stride = view.row_stride;
+  if (!checks.ok() || stride == 0) return;
+  const Matrix m(x.shape, o.axes, nullptr);
+  checks.require(stride >= m.features && (m.rows < 2 || stride <= Checks::most<T>() / m.rows), [&] {
+    return Checks::Text(std::string(name) + " has a row stride of " + std::to_string(stride),
+                        "0 (dense) or at least " + std::to_string(m.features) + ", the elements of a row");
+  });
+}
+
 /// A tensor of the shape of x, whose rows do not overlap; may be absent if `optional`, or where there are no rows.
 template <class T, class U>
 Checks& check_like(Checks& checks, std::string_view name, const TensorView<T>& view, const TensorView<U>& x,
                    const Options& o, bool optional = false) {
-  if (view.data == nullptr && (optional || x.shape.elements() == 0)) return checks;
-  const std::size_t stride = view.row_stride;
-  if (view.data != nullptr && stride == 0 && view.shape == x.shape) return checks;  // nearly always
-  checks.present(name, view.data != nullptr).same_shape(name, view, x);
-  if (!checks.ok() || stride == 0) return checks;
-  const Matrix m(x.shape, o.axes, nullptr);
-  return checks.require(stride >= m.features && (m.rows < 2 || stride <= Checks::most<T>() / m.rows), [&] {
-    return Checks::Text(std::string(name) + " has a row stride of " + std::to_string(stride),
-                        "0 (dense) or at least " + std::to_string(m.features) + ", the elements of a row");
-  });
+  const bool usual = view.data == nullptr ? optional : view.row_stride == 0 && view.shape == x.shape;
+  if (!usual) [[unlikely]]
+    check_unusual(checks, name, view, x, o);
+  return checks;
 }
 
 /// A view as the kernels take it.
@@ -160,12 +169,18 @@ void run_forward(const Matrix& m, kernels::RowForward<T>&& norm, Kernel kernel, 
   m.clear(norm.sum, m.features, workers);
   norm.stream = streams(norm.y, m);
   norm.aside = keeps_aside(norm, m);
-  if (norm.sum.data == nullptr && !norm.aside) norm.sum = norm.y;
+  if (norm.residual.data != nullptr && norm.sum.data == nullptr && !norm.aside) norm.sum = norm.y;
   parallel_ranges(m.valid, workers, [&](std::size_t begin, std::size_t end) {
     m.for_each_run(begin, end, [&](std::size_t from, std::size_t to) { kernel(norm, from, to); });
   });
   m.clear(norm.y, m.features, workers);
   for (double* statistic : {norm.mean, norm.variance}) m.clear(kernels::Rows<double>{statistic, 1}, 1, workers);
+}
+
+/// Writes `count` sums as P, unless nobody wants them.
+template <class P>
+void write_rounded(const double* sums, std::size_t count, P* to) {
+  for (std::size_t i = 0; to != nullptr && i < count; ++i) to[i] = static_cast<P>(sums[i]);
 }
 
 /// Runs kernel(norm, begin, end, dgamma, dbeta) over all valid rows, and writes the parameters' gradients. The
@@ -196,10 +211,8 @@ void run_backward(const Matrix& m, kernels::RowBackward<T>&& norm, const AffineG
     for (std::size_t chunk = 1; chunk < chunks.count; ++chunk) {
       for (std::size_t i = 0; i < 2 * m.features; ++i) sums[i] += sums[2 * chunk * m.features + i];
     }
-    for (std::size_t i = 0; i < m.features; ++i) {
-      if (gradients.gamma != nullptr) gradients.gamma[i] = static_cast<Parameter<T>>(sums[i]);
-      if (gradients.beta != nullptr) gradients.beta[i] = static_cast<Parameter<T>>(sums[m.features + i]);
-    }
+    write_rounded(sums, m.features, gradients.gamma);
+    write_rounded(sums + m.features, m.features, gradients.beta);
   }
   m.clear(norm.dx, m.features, workers);
 }

@@ -44,7 +44,7 @@ class RowAdder {
  public:
   using D = Tag<T>;
 
-  HWY_INLINE RowAdder() {}  // see WaitingPairs
+  HWY_INLINE RowAdder() = default;  // see WaitingPairs
 
   /// A piece: `length` values, kPieceOfRow of them but at the end, of which `count` from i on are load(i, count), each
   /// called for once.

@@ -119,7 +119,7 @@ using LanePairs = PairSums<D, LaneSums<D>::kVectors>;
 template <class D>
 class WaitingPairs {
  public:
-  HWY_INLINE WaitingPairs() {}  // a default one would be compiled for another processor
+  HWY_INLINE WaitingPairs() = default;  // an implicit one would be compiled for another processor
   HWY_INLINE void Add(const typename LanePairs<D>::Sums& pairs) { pairs_.Add(pairs), ++count_; }
   HWY_INLINE bool full() const { return count_ == kSumsTogether; }
   HWY_INLINE void End(LanePairs<D>& sums) {

@@ -31,8 +31,7 @@ constexpr Layout kLast = Layout::channels_last, kFirst = Layout::channels_first;
 
 // --- The targets ----------------------------------------------------------------------------------------------------
 
-/// What a time is held against. A microsecond is one of the rounds in which copies were quick: ratios hold at any
-/// clock, but times go up and down with it, and it with what the machine's other cores do.
+/// What a time is held against.
 enum class Against { copy, row_before, one_microsecond, one_thread };
 
 struct Case {
@@ -71,7 +70,7 @@ Target target(const Case& row, const Measurement& measured, const Measurement* b
   const Problem& p = row.problem;
   switch (row.against) {
     case Against::one_microsecond:
-      return {1e-3 / measured.copy().quick_ms, "1 µs"};
+      return {1e-3 / measured.copy().median_ms, "1 µs"};
     case Against::one_thread:
       return {measured.of_copy(*measured.find("one_thread")).median, "1 thread"};
     case Against::row_before: {
@@ -249,8 +248,7 @@ if the 95 % interval of its own ratio lies above the target, and that of its tim
 Of {} rows **{} miss their target** (`target`): {} whose target is below the floor or missed by plain too, {} in doubt, as their interval holds it, {} that plain meets, so
 that they can be had without what Equinorm promises, and {} of which none of this can be said. In **{} oneDNN is more than {} times as fast** (`peer`). Differences
 under 1.3 can be noise on a shared machine. Two threads miss their target, one, if the 95 % interval of their ratio, round by round, lies above 1, and
-above that of one thread measured a second time. Of a target in µs, too, our figure is a multiple of the copy, whose time is then its first quartile: as
-quick as the machine was in a quarter of the rounds.
+above that of one thread measured a second time.
 
 ![Chart of this table](speed.svg)
 )",
@@ -272,7 +270,7 @@ quick as the machine was in a quarter of the rounds.
           "| {} | {} | {:.{}f} | **{:.2f}**{} | {} | {} | {} | {} | {:.2f} to {:.2f} | {} |\n",
           what_text(r.measured.problem), shape_text(r.measured.problem), 1e3 * r.measured.copy().median_ms,
           r.measured.copy().median_ms < 0.1 ? 2 : 0, ours.median,
-          r.target.text == "1 µs" ? fmt::format(" ({:.2f} µs)", 1e3 * ours.median * r.measured.copy().quick_ms) : "",
+          r.target.text == "1 µs" ? fmt::format(" ({:.2f} µs)", 1e3 * r.measured.equinorm().median_ms) : "",
           peer ? fmt::format("{:.2f}", r.of_copy(*peer)) : "–", floor ? fmt::format("{:.2f}", r.of_copy(*floor)) : "–",
           plain ? fmt::format("{:.2f}", r.of_copy(*plain)) : "–",
           ratio ? fmt::format("1 thread, of which {:.3f} to {:.3f} (again {:.3f} to {:.3f})", ratio->low, ratio->high,

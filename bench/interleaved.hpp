@@ -27,7 +27,6 @@ struct Timing {
     std::sort(sorted.begin(), sorted.end());
     if (sorted.empty()) return;
     const auto quantile = [&](std::size_t quarters) { return sorted[(sorted.size() - 1) * quarters / 4]; };
-    quick_ms = quantile(1);
     median_ms = quantile(2);
     best_ms = sorted.front();
     spread = (quantile(3) - quantile(1)) / median_ms;
@@ -36,7 +35,6 @@ struct Timing {
   std::string name;
   std::vector<double> rounds;  ///< milliseconds, round by round
   double median_ms = 0;
-  double quick_ms = 0;  ///< the first quartile
   double best_ms = 0;
   double spread = 0;  ///< (third quartile − first) / median
 };

@@ -108,7 +108,8 @@ void PlaneDotSums(const Backward<T>& tensors, const PlaneBlock& block, const Coe
   WithSums(tensors, accumulate);
 }
 
-/// The next planes are fetched whether dx goes around the caches or not: two inputs are much to wait for.
+/// The next planes are fetched, where `ahead` is not 0, whether dx goes around the caches or not: two inputs are much to
+/// wait for.
 template <class T>
 void GradientPlanes(const Backward<T>& tensors, const PlaneBlock& block, const Coefficients<T>& coefficients) {
   WithBackward(tensors, [&](auto gate, auto output, auto residual) HWY_ATTR {
@@ -123,6 +124,7 @@ void GradientPlanes(const Backward<T>& tensors, const PlaneBlock& block, const C
             s * stride + c * spacing, length,
             [&](std::size_t at) EQUINORM_INLINE {
               if (!t.stream) ClaimLine(t.dx + at + kClaimAhead<T>);
+              if (t.ahead == 0) return;
               FetchFar(t.x + at + t.ahead);
               FetchFar(t.dy + at + t.ahead);
               if constexpr (output) FetchFar(t.y + at + t.ahead);

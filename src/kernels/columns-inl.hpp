@@ -120,7 +120,8 @@ class TileFetch {
     }
   }
 
-  /// Whether it fetches more than what is read at once. (Of one input that cost up to 5 %, measured; of two nothing.)
+  /// Whether it fetches more than what is read at once. (To fetch that costs up to 3 % of one input, measured; of two
+  /// nothing.)
   HWY_INLINE explicit operator bool() const { return kInOrder || distance_ != 0; }
 
   /// Before `count` elements at `at` are written.
